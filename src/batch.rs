@@ -1,0 +1,221 @@
+//! What flows: payloads as they were read, segments as they were decoded, outputs as sinks take them.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use arrow::array::{Int64Array, RecordBatch, StringArray};
+
+use crate::position::Span;
+
+/// Undecoded records of one partition, in offset order: one arena, no allocation per record.
+#[derive(Debug, Clone, Default)]
+pub struct Payloads {
+    /// Where the records come from; `to` is the reader's position after them, so it may lie past the last record.
+    pub span: Span,
+    /// All payloads, one after the other.
+    pub bytes: Vec<u8>,
+    /// The end of each payload in `bytes`; it begins where the one before ends.
+    pub ends: Vec<usize>,
+    /// The offset of each record.
+    pub offsets: Vec<i64>,
+    /// Indexes of records without a payload (tombstones); their slice in `bytes` is empty.
+    pub tombstones: Vec<usize>,
+    /// When the last record was appended to the log, in ms since 1970; 0 if unknown.
+    pub appended_ms: i64,
+}
+
+impl Payloads {
+    /// How many records there are, tombstones included.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no record.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Adds a record; `None` is a tombstone.
+    pub fn push(&mut self, offset: i64, payload: Option<&[u8]>) {
+        match payload {
+            Some(payload) => self.bytes.extend_from_slice(payload),
+            None => self.tombstones.push(self.ends.len()),
+        }
+        self.ends.push(self.bytes.len());
+        self.offsets.push(offset);
+    }
+
+    /// The payload of record `index`; empty for a tombstone.
+    pub fn payload(&self, index: usize) -> &[u8] {
+        let from = if index == 0 { 0 } else { self.ends[index - 1] };
+        &self.bytes[from..self.ends[index]]
+    }
+}
+
+/// A record that could not be decoded, or a row that could not be used or written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Where it stands in its source, when it comes from one.
+    pub partition: i32,
+    /// Its offset there.
+    pub offset: i64,
+    /// In which step it failed.
+    pub stage: Stage,
+    /// A short stable word for machines: `truncated`, `type_mismatch`, `late`, `http_400`, …
+    pub code: &'static str,
+    /// One sentence for people; at most 8 KiB are written.
+    pub message: String,
+}
+
+/// The step in which a dead letter failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// The payload is not what the format says.
+    Decode,
+    /// The payload does not fit its schema.
+    Schema,
+    /// SQL could not be evaluated for the row.
+    Sql,
+    /// The row's windows are all final, or its event time lies too far ahead.
+    Late,
+    /// The sink refused the row.
+    Sink,
+}
+
+impl Stage {
+    /// The word written into headers and metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Stage::Decode => "decode",
+            Stage::Schema => "schema",
+            Stage::Sql => "sql",
+            Stage::Late => "late",
+            Stage::Sink => "sink",
+        }
+    }
+}
+
+/// A decoded, contiguous piece of one partition. Shared by all lanes; never changed.
+/// Records in the span = rows + dead letters + tombstones.
+#[derive(Debug, Clone)]
+pub struct Segment {
+    /// The offsets that it covers, gaps included.
+    pub span: Span,
+    /// One row for each good record: the table's columns that some query uses, in the table's order.
+    pub rows: RecordBatch,
+    /// The offset of each row; as long as `rows`.
+    pub offsets: Int64Array,
+    /// The records that could not be decoded.
+    pub dead: Arc<[DeadLetter]>,
+    /// How many records had no payload.
+    pub tombstones: u64,
+    /// When the last record was appended to the log, in ms since 1970; 0 if unknown.
+    pub appended_ms: i64,
+    /// Memory held by the segment, for the log's bound.
+    pub bytes: usize,
+}
+
+impl Segment {
+    /// The part of this segment from `offset` on (for a lane that stands inside it).
+    pub fn from_offset(&self, offset: i64) -> Segment {
+        if offset <= self.span.from {
+            return self.clone();
+        }
+        let first = self.offsets.values().partition_point(|&at| at < offset);
+        let length = self.offsets.len() - first;
+        Segment {
+            span: Span { from: offset.min(self.span.to), ..self.span },
+            rows: self.rows.slice(first, length),
+            offsets: self.offsets.slice(first, length),
+            dead: self.dead.iter().filter(|letter| letter.offset >= offset).cloned().collect(),
+            tombstones: 0,
+            appended_ms: self.appended_ms,
+            bytes: self.bytes,
+        }
+    }
+
+    /// The part of this segment before `offset` (for a lane that redoes a span that ends inside it).
+    pub fn to_offset(&self, offset: i64) -> Segment {
+        if offset >= self.span.to {
+            return self.clone();
+        }
+        let length = self.offsets.values().partition_point(|&at| at < offset);
+        Segment {
+            span: Span { to: offset.max(self.span.from), ..self.span },
+            rows: self.rows.slice(0, length),
+            offsets: self.offsets.slice(0, length),
+            dead: self.dead.iter().filter(|letter| letter.offset < offset).cloned().collect(),
+            tombstones: 0,
+            appended_ms: self.appended_ms,
+            bytes: self.bytes,
+        }
+    }
+}
+
+/// The `_id` of each row of an output: the same whenever the same input is read again, whatever the lineage.
+#[derive(Debug, Clone)]
+pub enum RowIds {
+    /// `topic/partition/offset`: one row of one record.
+    Offsets {
+        /// The topic.
+        topic: Arc<str>,
+        /// The partition that all rows come from.
+        partition: i32,
+        /// The offset of each row.
+        offsets: Int64Array,
+    },
+    /// `lane/window end/group key`, already made.
+    Keys(StringArray),
+}
+
+impl RowIds {
+    /// Appends the id of `row` to `text`.
+    pub fn write(&self, row: usize, text: &mut String) {
+        match self {
+            RowIds::Offsets { topic, partition, offsets } => {
+                // Writing to a String cannot fail.
+                let _ = write!(text, "{topic}/{partition}/{}", offsets.value(row));
+            }
+            RowIds::Keys(keys) => text.push_str(keys.value(row)),
+        }
+    }
+
+    /// Where `row` stands in its source, when it is a row of one record.
+    pub fn origin(&self, row: usize) -> Option<(i32, i64)> {
+        match self {
+            RowIds::Offsets { partition, offsets, .. } => Some((*partition, offsets.value(row))),
+            RowIds::Keys(_) => None,
+        }
+    }
+}
+
+/// What a lane hands to its sink; every batch has exactly the sink table's columns, in its order.
+#[derive(Debug, Clone)]
+pub enum Output {
+    /// Rows to append.
+    Rows {
+        /// The rows.
+        rows: RecordBatch,
+        /// Their ids; as many as rows.
+        ids: RowIds,
+    },
+    /// The whole present result, which replaces what was there (`emit 'latest'`).
+    Board(RecordBatch),
+    /// What changed since the epoch before (`emit 'update'`).
+    Changes {
+        /// Rows that are new or have new values.
+        upserts: RecordBatch,
+        /// Rows that left the result, with their last values.
+        deletes: RecordBatch,
+    },
+}
+
+impl Output {
+    /// How many rows it has.
+    pub fn num_rows(&self) -> usize {
+        match self {
+            Output::Rows { rows, .. } | Output::Board(rows) => rows.num_rows(),
+            Output::Changes { upserts, deletes } => upserts.num_rows() + deletes.num_rows(),
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! A lookup table in memory with its hash index.

@@ -1,0 +1,1 @@
+//! The operator that joins a stream with a lookup index.

@@ -1,0 +1,1 @@
+//! A lookup store in memory, for tests and the demo.

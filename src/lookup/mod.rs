@@ -1,0 +1,23 @@
+//! Tables asked by key: the port to where they live, the index that holds them, and the operator that joins with it.
+
+pub mod index;
+pub mod join;
+pub mod memory;
+pub mod postgres;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use async_trait::async_trait;
+
+use crate::error::Result;
+
+/// Where a lookup table lives. Called by one refresher and, for misses, by the lanes; at once from several of them.
+/// Every batch has the declared columns of the table in their order. `Err(Unreachable)`: ask again later.
+#[async_trait]
+pub trait LookupStore: Send + Sync {
+    /// All rows, as they are now.
+    async fn load(&self) -> Result<RecordBatch>;
+
+    /// The rows whose key is in `keys` (distinct, not null, of the key column's type, at most some thousands).
+    /// A key without a row is simply not in the answer.
+    async fn fetch(&self, keys: ArrayRef) -> Result<RecordBatch>;
+}

@@ -1,0 +1,1 @@
+//! A sink held in memory, for tests and the demo.

@@ -1,0 +1,1 @@
+//! Redis sorted sets and hashes.

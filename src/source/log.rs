@@ -1,0 +1,1 @@
+//! The log: one source, read and decoded once, shared by every lane.

@@ -1,0 +1,1 @@
+//! A source held in memory, for tests and the demo.

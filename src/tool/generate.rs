@@ -1,0 +1,1 @@
+//! `falaj generate`: tables, content and events.

@@ -1,0 +1,3 @@
+//! The commands that stand beside the engine, one file each.
+pub mod generate;
+pub mod receive;

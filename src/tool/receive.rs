@@ -1,0 +1,1 @@
+//! `falaj receive`: stands for the external HTTP system.

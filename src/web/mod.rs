@@ -1,0 +1,1 @@
+//! Our own HTTP: the page, health and status.
