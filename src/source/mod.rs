@@ -36,6 +36,9 @@ pub trait Source: Send + Sync {
 
     /// A new reader that stands at `from`. Partitions that are not in `from` are read from their beginning.
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>>;
+
+    /// As [`Source::reader`], but over the partitions of `from` only, and no new ones.
+    fn reader_of(&self, from: &Positions) -> Result<Box<dyn Reader>>;
 }
 
 /// A walk over one source, used by one thread. Dropping it ends it.
@@ -50,4 +53,7 @@ pub trait Reader: Send {
 
     /// The partitions whose position was the log end when they were last polled.
     fn at_log_end(&self, partition: i32) -> bool;
+
+    /// The log end of every partition as last heard of, for showing lag. Asks nobody.
+    fn log_ends(&self) -> Positions;
 }

@@ -1,0 +1,353 @@
+//! The walk over a topic's partitions.
+
+use std::collections::BTreeMap;
+use std::ffi::CString;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use super::native::{BATCH, Consumer, Event, c_name};
+use super::{ASK_TIMEOUT, KafkaOptions, bounds, failure, no_topic, partitions};
+use crate::batch::Payloads;
+use crate::error::{Error, Kind, Result};
+use crate::position::{Positions, Span};
+use crate::source::Reader;
+
+/// What one `poll` hands over at most (and a batch of librdkafka more): enough to decode at full speed, and small enough to
+/// be shared among threads and to stop between two of them.
+const POLL_RECORDS: usize = 16_384;
+const POLL_BYTES: usize = 4 << 20;
+
+/// How often the broker is asked for new partitions; and how often when it did not answer, or the topic was not there.
+const WATCH_EVERY: Duration = Duration::from_secs(10);
+const WATCH_TROUBLE: Duration = Duration::from_secs(1);
+
+/// A topic is gone when so many questions in a row say so: a broker that has just started may not know it yet.
+const GONE_AFTER: u32 = 5;
+
+pub(super) struct KafkaReader {
+    options: KafkaOptions,
+    topic: CString,
+    consumer: Arc<Consumer>,
+    partitions: BTreeMap<i32, Partition>,
+    watch: Arc<Watch>,
+    /// The error that ended the reading, said again at every poll.
+    ended: Option<Error>,
+}
+
+/// Where one partition stands, and what the present poll has read of it.
+struct Partition {
+    /// The next offset.
+    position: i64,
+    at_log_end: bool,
+    piece: Payloads,
+}
+
+impl KafkaReader {
+    /// Stands at `from`; with `all`, also at the beginning of every other partition, and of those that come later.
+    pub(super) fn open(options: &KafkaOptions, from: &Positions, all: bool) -> Result<Self> {
+        let consumer = Arc::new(Consumer::connect(options)?);
+        let exist = partitions(&consumer, options)?;
+        if let Some((partition, at)) = from.iter().find(|(partition, _)| !exist.contains(partition)) {
+            let topic = &options.topic;
+            return Err(Error::new(
+                Kind::Lost,
+                format!("topic '{topic}' has no partition {partition} (any more), which was read up to offset {at}; was the topic made again?"),
+            ));
+        }
+        let unread: Vec<i32> = exist.into_iter().filter(|&partition| all && from.get(partition).is_none()).collect();
+        let mut at: Vec<(i32, i64)> = from.iter().collect();
+        at.extend(bounds(&consumer, options, &unread)?.into_iter().map(|(partition, low, _)| (partition, low)));
+        let watch = Arc::new(Watch::default());
+        let mut reader = Self {
+            options: options.clone(),
+            topic: c_name(&options.topic)?,
+            consumer,
+            partitions: BTreeMap::new(),
+            watch,
+            ended: None,
+        };
+        reader.add(&at)?;
+        reader.watch(all)?;
+        Ok(reader)
+    }
+
+    fn add(&mut self, from: &[(i32, i64)]) -> Result<()> {
+        self.consumer.assign(&self.options.topic, from)?;
+        for &(partition, position) in from {
+            self.partitions.insert(partition, Partition { position, at_log_end: false, piece: Payloads::default() });
+        }
+        Ok(())
+    }
+
+    /// Starts the thread that asks the broker now and then; it ends with the reader.
+    fn watch(&self, find_new: bool) -> Result<()> {
+        let (watch, consumer, options) = (Arc::clone(&self.watch), Arc::clone(&self.consumer), self.options.clone());
+        let known = self.partitions.keys().copied().collect();
+        thread::Builder::new()
+            .name("kafka-watch".into())
+            .spawn(move || watch.run(consumer, &options, known, find_new))
+            .map(drop)
+            .map_err(|why| Error::new(Kind::Full, "no more threads can be started").because(why))
+    }
+
+    /// Reads what is there into the partitions' pieces. Returns the first failure of a partition.
+    fn read(&mut self, wait: Duration) -> Option<(i32, Code)> {
+        let (mut records, mut bytes, mut failed) = (0, 0, None);
+        let mut wait = wait;
+        while records < POLL_RECORDS && bytes < POLL_BYTES && failed.is_none() {
+            let partitions = &mut self.partitions;
+            let count = self.consumer.read(wait, &mut |event| match event {
+                Event::Record { partition, offset, payload, timestamp_ms } => {
+                    let Some(partition) = partitions.get_mut(&partition) else { return };
+                    // After a reconnection librdkafka may begin with records that it has handed over before.
+                    if offset < partition.position {
+                        return;
+                    }
+                    partition.piece.push(offset, payload);
+                    partition.piece.appended_ms = timestamp_ms;
+                    partition.position = offset + 1;
+                    partition.at_log_end = false;
+                    records += 1;
+                    bytes += payload.map_or(0, <[u8]>::len);
+                }
+                Event::LogEnd { partition, offset } => {
+                    let Some(partition) = partitions.get_mut(&partition) else { return };
+                    partition.position = partition.position.max(offset);
+                    partition.at_log_end = partition.position == offset;
+                }
+                Event::Failed { partition, code } => failed = failed.or(Some((partition, code))),
+            });
+            if count < BATCH {
+                break;
+            }
+            wait = Duration::ZERO;
+        }
+        failed
+    }
+
+    /// Hands over the pieces; each begins where the partition stood before.
+    fn hand_over(&mut self, from: &[(i32, i64)], take: &mut dyn FnMut(Payloads)) -> bool {
+        let mut some = false;
+        for &(number, from) in from {
+            let Some(partition) = self.partitions.get_mut(&number) else { continue };
+            if partition.position == from {
+                continue;
+            }
+            let mut piece = std::mem::take(&mut partition.piece);
+            piece.span = Span { partition: number, from, to: partition.position };
+            take(piece);
+            some = true;
+        }
+        some
+    }
+
+    /// What it means that a partition failed.
+    fn failure(&mut self, partition: i32, code: Code) -> Error {
+        let KafkaOptions { topic, brokers, .. } = &self.options;
+        if failure::is_out_of_range(code) {
+            return match self.missing() {
+                Ok(missing) if missing.is_empty() => failure::of_code(code, topic, brokers),
+                Ok(missing) => lost(topic, &missing),
+                // The broker went away before it could say what is left: what is known is said.
+                Err(_) => lost(topic, &[format!("partition {partition} from {}", self.partitions[&partition].position)]),
+            };
+        }
+        failure::of_code(code, topic, brokers)
+    }
+
+    /// The offsets that we should read next and that the broker does not have, in words.
+    fn missing(&self) -> Result<Vec<String>> {
+        let numbers: Vec<i32> = self.partitions.keys().copied().collect();
+        let mut missing = Vec::new();
+        for (partition, low, high) in bounds(&self.consumer, &self.options, &numbers)? {
+            let at = self.partitions[&partition].position;
+            if at < low {
+                missing.push(Span { partition, from: at, to: low }.to_string());
+            } else if at > high {
+                missing.push(format!("partition {partition} from {at} (the log ends at {high})"));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Takes over what the watch has found.
+    fn heed_watch(&mut self) -> Result<()> {
+        let found = self.watch.found.lock().take_news();
+        if found.gone {
+            let KafkaOptions { topic, brokers, .. } = &self.options;
+            return Err(Error::new(
+                Kind::Lost,
+                format!("topic '{topic}' was deleted at {brokers}; what was not read yet is gone"),
+            ));
+        }
+        if found.new.is_empty() { Ok(()) } else { self.add(&found.new) }
+    }
+}
+
+fn lost(topic: &str, missing: &[String]) -> Error {
+    Error::new(
+        Kind::Lost,
+        format!(
+            "topic '{topic}' no longer has offsets that were not read yet: {}; raise the topic's retention, or go on without them explicitly",
+            missing.join(", ")
+        ),
+    )
+}
+
+impl Reader for KafkaReader {
+    fn poll(&mut self, wait: Duration, take: &mut dyn FnMut(Payloads)) -> Result<()> {
+        if let Some(ended) = &self.ended {
+            return Err(ended.clone());
+        }
+        if self.watch.news() {
+            self.heed_watch().inspect_err(|why| self.ended = Some(why.clone()))?;
+        }
+        let from: Vec<(i32, i64)> = self.partitions.iter().map(|(&number, partition)| (number, partition.position)).collect();
+        let failed = self.read(wait);
+        let some = self.hand_over(&from, take);
+        if let Some(code) = self.consumer.serve() {
+            self.watch.look_now();
+            let error = failure::of_code(code, &self.options.topic, &self.options.brokers);
+            if error.kind() == Kind::Denied {
+                return Err(error);
+            }
+        }
+        if let Some((partition, code)) = failed {
+            if failure::is_unknown_topic(code) {
+                // Also said by a broker that has only just started; the watch finds out whether it is true.
+                self.watch.look_now();
+                return if some { Ok(()) } else { Err(no_topic(&self.options)) };
+            }
+            let error = self.failure(partition, code);
+            if error.kind() != Kind::Unreachable {
+                self.ended = Some(error.clone());
+            }
+            return Err(error);
+        }
+        if some {
+            self.watch.is_well();
+            return Ok(());
+        }
+        let trouble = self.watch.found.lock().trouble.clone();
+        trouble.map_or(Ok(()), Err)
+    }
+
+    fn positions(&self) -> Positions {
+        self.partitions.iter().map(|(&number, partition)| (number, partition.position)).collect()
+    }
+
+    fn at_log_end(&self, partition: i32) -> bool {
+        self.partitions.get(&partition).is_some_and(|partition| partition.at_log_end)
+    }
+
+    fn log_ends(&self) -> Positions {
+        let end = |(&number, partition): (&i32, &Partition)| {
+            // A log end that lies past the position by control markers only is none to wait for.
+            let known = if partition.at_log_end { None } else { self.consumer.known_log_end(&self.topic, number) };
+            (number, known.unwrap_or(partition.position).max(partition.position))
+        };
+        self.partitions.iter().map(end).collect()
+    }
+}
+
+impl Drop for KafkaReader {
+    fn drop(&mut self) {
+        self.watch.found.lock().stop = true;
+        self.watch.wake.notify_all();
+    }
+}
+
+/// What the thread beside the reader finds out by asking the broker, so that no question ever delays a record.
+#[derive(Default)]
+struct Watch {
+    found: Mutex<Found>,
+    wake: Condvar,
+}
+
+#[derive(Default)]
+struct Found {
+    stop: bool,
+    look_now: bool,
+    new: Vec<(i32, i64)>,
+    gone: bool,
+    /// Why the last question was not answered.
+    trouble: Option<Error>,
+}
+
+struct News {
+    new: Vec<(i32, i64)>,
+    gone: bool,
+}
+
+impl Found {
+    fn take_news(&mut self) -> News {
+        News { new: std::mem::take(&mut self.new), gone: self.gone }
+    }
+}
+
+impl Watch {
+    fn news(&self) -> bool {
+        let found = self.found.lock();
+        found.gone || !found.new.is_empty()
+    }
+
+    fn look_now(&self) {
+        self.found.lock().look_now = true;
+        self.wake.notify_all();
+    }
+
+    fn is_well(&self) {
+        self.found.lock().trouble = None;
+    }
+
+    fn run(&self, consumer: Arc<Consumer>, options: &KafkaOptions, mut known: Vec<i32>, find_new: bool) {
+        let mut gone = 0;
+        let mut pause = WATCH_EVERY;
+        loop {
+            {
+                let mut found = self.found.lock();
+                if !found.look_now && !found.stop {
+                    self.wake.wait_for(&mut found, pause);
+                }
+                if found.stop {
+                    return;
+                }
+                found.look_now = false;
+            }
+            let asked = self.ask(&consumer, options, &mut known, find_new);
+            let mut found = self.found.lock();
+            gone = match &asked {
+                Err((_, true)) => gone + 1,
+                _ => 0,
+            };
+            found.gone = gone >= GONE_AFTER;
+            pause = if asked.is_ok() { WATCH_EVERY } else { WATCH_TROUBLE };
+            found.trouble = asked.err().map(|(error, _)| error);
+        }
+    }
+
+    /// Asks once. The flag of an error says that the broker knows no such topic.
+    fn ask(
+        &self,
+        consumer: &Consumer,
+        options: &KafkaOptions,
+        known: &mut Vec<i32>,
+        find_new: bool,
+    ) -> Result<(), (Error, bool)> {
+        let exist = consumer.partitions(&options.topic, ASK_TIMEOUT).map_err(|code| {
+            let unknown = failure::is_unknown_topic(code);
+            let error =
+                if unknown { no_topic(options) } else { failure::of_code(code, &options.topic, &options.brokers) };
+            (error, unknown)
+        })?;
+        let new: Vec<i32> = exist.into_iter().filter(|partition| find_new && !known.contains(partition)).collect();
+        let new = bounds(consumer, options, &new).map_err(|error| (error, false))?;
+        known.extend(new.iter().map(|(partition, ..)| partition));
+        self.found.lock().new.extend(new.into_iter().map(|(partition, low, _)| (partition, low)));
+        Ok(())
+    }
+}
