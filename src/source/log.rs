@@ -1,1 +1,201 @@
 //! The log: one source, read and decoded once, shared by every lane.
+//!
+//! ```text
+//!  Source ──▶ reader thread ──▶ decode workers ──▶ tails: segments per partition ──▶ LogReader (one per lane)
+//!             stops polling while the log is full   bounded in bytes                  └ feed: own reader, while it is behind
+//! ```
+//!
+//! Order of calls: [`Log::open`], [`Log::subscribe`] for each lane, [`Log::start`]; later subscribers are welcome. Segments of
+//! one partition come in order and without a hole; several partitions are mixed. What is in memory is bounded: when the log is
+//! full, what every lane has taken is dropped, and then reading waits for the slowest lane. A lane that holds up the others
+//! for long is *detached*: it reads by itself, through a reader of its own, until it has caught up. The lane notices nothing.
+//!
+//! * [`reader`]: what a lane holds;
+//! * [`replay`]: exact spans, read once more (recovery);
+//! * `state`: the tails, the lanes' positions, and what is dropped when;
+//! * `read`: the threads that read and decode; `pressure`: who holds up whom; `feed`: a detached lane's own reading.
+
+mod feed;
+mod pressure;
+mod read;
+pub mod reader;
+pub mod replay;
+mod state;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+use crate::clock::Clock;
+use crate::decode::Decoder;
+use crate::error::{Error, Kind, Result};
+use crate::position::Positions;
+use crate::source::Source;
+
+pub use reader::LogReader;
+pub use replay::Replay;
+
+use feed::Feed;
+use state::State;
+
+/// The bounds of one log.
+#[derive(Debug, Clone, Copy)]
+pub struct LogLimits {
+    /// Memory for decoded segments and for payloads that are being decoded. One piece more may come on top (some 4 MiB).
+    pub log_bytes_max: usize,
+    /// Memory of each private reading: a detached lane, a replay.
+    pub feed_bytes_max: usize,
+    /// How many threads decode. A partition is always decoded by the same one.
+    pub decode_threads: usize,
+}
+
+impl Default for LogLimits {
+    fn default() -> Self {
+        Self {
+            log_bytes_max: 128 << 20,
+            feed_bytes_max: 16 << 20,
+            decode_threads: thread::available_parallelism().map_or(1, |count| count.get()),
+        }
+    }
+}
+
+/// Makes a decoder for each thread that decodes.
+type MakeDecoder = Arc<dyn Fn() -> Result<Box<dyn Decoder>> + Send + Sync>;
+
+/// One source's log. Dropping it ends its threads (within some 100 ms) and makes every reader's `take` fail.
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+/// What the threads and the lanes of one log share.
+struct Shared {
+    source: Arc<dyn Source>,
+    make_decoder: MakeDecoder,
+    limits: LogLimits,
+    state: Mutex<State>,
+    /// Wakes the reader thread: there is room, or a lane, or the log was started or stopped.
+    room: Condvar,
+    /// Wakes the lanes: there is a segment, or an error.
+    news: Arc<Notify>,
+    /// Ends all threads, feeds included.
+    stop: Arc<AtomicBool>,
+}
+
+impl Log {
+    /// A log over `source`. Reads nothing before [`Log::start`]. `decoder` is called once for each thread that decodes.
+    pub fn open(
+        source: Arc<dyn Source>,
+        decoder: impl Fn() -> Result<Box<dyn Decoder>> + Send + Sync + 'static,
+        limits: LogLimits,
+    ) -> Arc<Self> {
+        let shared = Shared {
+            source,
+            make_decoder: Arc::new(decoder),
+            limits,
+            state: Mutex::default(),
+            room: Condvar::new(),
+            news: Arc::default(),
+            stop: Arc::default(),
+        };
+        Arc::new(Self { shared: Arc::new(shared) })
+    }
+
+    /// A reader for one lane that stands at `from`; partitions that are not in `from` are read from their beginning.
+    /// Dropping the reader ends the subscription.
+    pub fn subscribe(&self, from: Positions) -> LogReader {
+        LogReader::new(Arc::clone(&self.shared), from)
+    }
+
+    /// Begins to read, at the least positions of the lanes that have subscribed. A second call does nothing.
+    /// `Err` only when threads cannot be started; trouble with the source comes out of [`LogReader::take`].
+    pub fn start(&self) -> Result<()> {
+        if std::mem::replace(&mut self.shared.state.lock().started, true) {
+            return Ok(());
+        }
+        read::spawn(&self.shared)
+    }
+
+    /// Reads spans again that begin at `from`; only its partitions. Needs no [`Log::start`].
+    pub fn replay(&self, from: &Positions) -> Result<Replay> {
+        Replay::new(&self.shared, from)
+    }
+
+    /// Whether the source's partitions are known yet and have all been read to their ends.
+    pub fn at_log_end(&self) -> bool {
+        self.shared.state.lock().at_log_end()
+    }
+
+    /// What the log waits for, when its source cannot be reached: a sentence.
+    pub fn waiting_for(&self) -> Option<String> {
+        self.shared.state.lock().waiting.clone()
+    }
+
+    /// Bytes held now: decoded segments and payloads that are being decoded.
+    pub fn bytes(&self) -> usize {
+        self.shared.state.lock().held()
+    }
+
+    /// How many lanes read by themselves now.
+    pub fn detached(&self) -> usize {
+        self.shared.state.lock().lanes.values().filter(|lane| lane.detached).count()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::SeqCst);
+        // Taken once, so that no thread is between its look at the flag and its sleep.
+        drop(self.shared.state.lock());
+        self.shared.room.notify_all();
+        self.shared.news.notify_waiters();
+    }
+}
+
+impl Shared {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    /// Ends the log for every lane, once they have taken what there is.
+    fn fail(&self, error: Error) {
+        self.state.lock().error.get_or_insert(error);
+        self.news.notify_waiters();
+    }
+
+    fn feed(&self, from: Positions, only: bool, news: Arc<Notify>) -> Result<Feed> {
+        let (source, decoder) = (Arc::clone(&self.source), Arc::clone(&self.make_decoder));
+        Feed::spawn(source, decoder, from, only, self.limits.feed_bytes_max, news, Arc::clone(&self.stop))
+    }
+}
+
+/// Starts a thread of the log.
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<()> {
+    let started = thread::Builder::new().name(name.into()).spawn(run);
+    started.map(drop).map_err(|why| Error::new(Kind::Full, "no more threads can be started").because(why))
+}
+
+/// How long to wait before the next attempt: from 20 ms, doubled up to half a second, less up to a quarter by chance so that
+/// many readers do not come back at once. Short, since what waits here is every lane.
+#[derive(Default)]
+struct Backoff(u32);
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let full_ms = (20u64 << self.0.min(5)).min(500);
+        self.0 += 1;
+        let chance = Clock::system().now_ns().unsigned_abs() / 1000 % 256;
+        Duration::from_millis(full_ms - full_ms * chance / 1024)
+    }
+
+    fn reset(&mut self) {
+        self.0 = 0;
+    }
+}
+
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,276 @@
+//! A log over a source in memory: whatever the lanes do, each gets every record once and in order.
+
+use std::str;
+
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use super::*;
+use crate::batch::{DeadLetter, Payloads, Segment, Stage};
+use crate::decode::Decoded;
+use crate::position::Span;
+use crate::source::Start;
+use crate::source::memory::MemorySource;
+
+const WAIT: Duration = Duration::from_secs(10);
+
+/// One column: the payload as a number. What is no number is a dead letter.
+struct Numbers(SchemaRef);
+
+fn numbers() -> Result<Box<dyn Decoder>> {
+    Ok(Box::new(Numbers(Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)])))))
+}
+
+impl Decoder for Numbers {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.0)
+    }
+
+    fn decode(&mut self, payloads: &Payloads) -> Result<Decoded> {
+        let (mut values, mut offsets, mut dead) = (Vec::new(), Vec::new(), Vec::new());
+        for index in (0..payloads.len()).filter(|index| !payloads.tombstones.contains(index)) {
+            let text = str::from_utf8(payloads.payload(index)).unwrap_or_default();
+            match text.trim().parse::<i64>() {
+                Ok(value) => {
+                    values.push(value);
+                    offsets.push(payloads.offsets[index]);
+                }
+                Err(why) => dead.push(DeadLetter {
+                    partition: payloads.span.partition,
+                    offset: payloads.offsets[index],
+                    stage: Stage::Decode,
+                    code: "type_mismatch",
+                    message: why.to_string(),
+                }),
+            }
+        }
+        let rows = RecordBatch::try_new(self.schema(), vec![Arc::new(Int64Array::from(values))])?;
+        Ok(Decoded { rows, offsets: offsets.into(), dead })
+    }
+}
+
+/// Record n of a partition holds n, in a payload of a hundred bytes.
+fn fill(source: &MemorySource, partition: usize, records: i64) {
+    for n in 0..records {
+        source.push(partition, Some(format!("{n:<100}").as_bytes()));
+    }
+}
+
+fn open(source: &MemorySource, log_bytes_max: usize) -> Arc<Log> {
+    let limits = LogLimits { log_bytes_max, feed_bytes_max: 1 << 20, decode_threads: 2 };
+    Log::open(Arc::new(source.clone()), numbers, limits)
+}
+
+/// What a lane has got of each partition: spans must touch, and rows must be what was written at their offset.
+#[derive(Default)]
+struct Seen {
+    at: Positions,
+    rows: i64,
+    dead: i64,
+}
+
+impl Seen {
+    fn add(&mut self, segments: &[Arc<Segment>]) {
+        for segment in segments {
+            self.at.advance(segment.span).expect("segments touch");
+            let values = segment.rows.column(0).as_any().downcast_ref::<Int64Array>().expect("one column");
+            assert_eq!(values, &segment.offsets, "record n holds n");
+            self.rows += segment.rows.num_rows() as i64;
+            self.dead += segment.dead.len() as i64;
+        }
+    }
+
+    /// Takes until so many rows are there.
+    async fn until(&mut self, lane: &mut LogReader, rows: i64) {
+        while self.rows < rows {
+            let taken = lane.take(64 << 10, WAIT).await.expect("no error");
+            assert!(!taken.is_empty(), "{} of {rows} rows after {WAIT:?}", self.rows);
+            self.add(&taken);
+        }
+        assert_eq!(self.rows, rows);
+    }
+}
+
+/// Waits for a state.
+async fn wait_for(what: &str, mut reached: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + WAIT;
+    while !reached() {
+        assert!(std::time::Instant::now() < deadline, "never came: {what}");
+        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn two_lanes_get_every_record_in_order_within_the_bound() {
+    let source = MemorySource::new("t", 3);
+    (0..3).for_each(|partition| fill(&source, partition, 50_000));
+    let bytes_max = 2 << 20;
+    let log = open(&source, bytes_max);
+    let (mut fast, mut slow) = (log.subscribe(Positions::default()), log.subscribe(Positions::default()));
+    log.start().expect("threads");
+    let (mut seen_fast, mut seen_slow) = (Seen::default(), Seen::default());
+    for step in 1..=15 {
+        seen_fast.until_at_least(&mut fast, step * 10_000).await;
+        seen_slow.until_at_least(&mut slow, step * 10_000 - 8_000).await;
+        assert!(log.bytes() < bytes_max + (5 << 20), "{} bytes", log.bytes());
+    }
+    seen_fast.until(&mut fast, 150_000).await;
+    seen_slow.until(&mut slow, 150_000).await;
+    wait_for("the log end", || fast.all_at_log_end() && slow.all_at_log_end()).await;
+    assert_eq!((fast.behind(), slow.behind()), (0, 0));
+    assert_eq!(fast.positions(), &seen_slow.at);
+}
+
+impl Seen {
+    async fn until_at_least(&mut self, lane: &mut LogReader, rows: i64) {
+        while self.rows < rows {
+            let taken = lane.take(64 << 10, WAIT).await.expect("no error");
+            assert!(!taken.is_empty(), "{} of {rows} rows after {WAIT:?}", self.rows);
+            self.add(&taken);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lane_that_stands_still_does_not_hold_up_the_others_and_misses_nothing() {
+    let source = MemorySource::new("t", 2);
+    let log = open(&source, 1 << 20);
+    let (mut fast, mut slow) = (log.subscribe(Positions::default()), log.subscribe(Positions::default()));
+    log.start().expect("threads");
+    wait_for("the log to be live", || log.at_log_end()).await;
+    (0..2).for_each(|partition| fill(&source, partition, 100_000));
+    let mut seen_fast = Seen::default();
+    seen_fast.until(&mut fast, 200_000).await;
+    assert!(slow.is_detached());
+    let mut seen_slow = Seen::default();
+    seen_slow.until(&mut slow, 200_000).await;
+    wait_for("the lane to be back", || {
+        let _ = futures::FutureExt::now_or_never(slow.take(1, Duration::ZERO));
+        !slow.is_detached()
+    })
+    .await;
+    source.push(0, Some(b"100000"));
+    seen_slow.until(&mut slow, 200_001).await;
+    seen_fast.until(&mut fast, 200_001).await;
+}
+
+#[tokio::test]
+async fn a_late_lane_reads_from_the_beginning_and_then_with_the_others() {
+    let source = MemorySource::new("t", 3);
+    fill(&source, 0, 60_000);
+    fill(&source, 1, 10);
+    let log = open(&source, 1 << 20);
+    let mut first = log.subscribe(source.start(Start::Earliest).expect("memory"));
+    log.start().expect("threads");
+    Seen::default().until(&mut first, 60_010).await;
+    for from in [Positions::default(), source.start(Start::Earliest).expect("memory")] {
+        let mut late = log.subscribe(from);
+        assert!(late.is_detached());
+        let mut seen = Seen::default();
+        seen.until(&mut late, 60_010).await;
+        wait_for("the lane to be back", || {
+            let _ = futures::FutureExt::now_or_never(late.take(1, Duration::ZERO));
+            !late.is_detached() && late.all_at_log_end()
+        })
+        .await;
+    }
+    assert_eq!(log.detached(), 0);
+}
+
+#[tokio::test]
+async fn gaps_tombstones_bad_records_and_new_partitions() {
+    let source = MemorySource::new("t", 1);
+    source.push(0, Some(b"0"));
+    source.push_gap(0);
+    source.push(0, None);
+    source.push(0, Some(b"x"));
+    source.push_gap(0);
+    let log = open(&source, 1 << 20);
+    let mut lane = log.subscribe(Positions::default());
+    log.start().expect("threads");
+    let mut seen = Seen::default();
+    wait_for("the log end", || {
+        if let Some(Ok(taken)) = futures::FutureExt::now_or_never(lane.take(1, Duration::ZERO)) {
+            seen.add(&taken);
+        }
+        lane.all_at_log_end()
+    })
+    .await;
+    assert_eq!((seen.rows, seen.dead, lane.positions().get(0)), (1, 1, Some(5)), "the position lies past the last gap");
+    fill(&source, 2, 7);
+    seen.until(&mut lane, 8).await;
+    wait_for("the log end", || lane.all_at_log_end()).await;
+    assert!(lane.at_log_end(1) && lane.at_log_end(2) && !lane.at_log_end(3));
+}
+
+#[tokio::test]
+async fn spans_are_read_again_exactly() {
+    let source = MemorySource::new("t", 3);
+    (0..3).for_each(|partition| fill(&source, partition, 40_000));
+    let log = open(&source, 1 << 20);
+    let span = |partition, from, to| Span { partition, from, to };
+    let epochs = [
+        vec![span(0, 5, 20_001), span(0, 20_001, 20_001), span(1, 0, 1)],
+        vec![span(1, 1, 40_000), span(0, 20_001, 20_003), span(0, 20_003, 30_000)],
+    ];
+    let mut replay = log.replay(&[(0, 5), (1, 0)].into_iter().collect()).expect("threads");
+    let mut seen = Seen::default();
+    for epoch in epochs {
+        let rows: i64 = epoch.iter().map(|span| span.to - span.from).sum();
+        let (mut left, before) = (epoch.clone(), seen.rows);
+        while !left.is_empty() {
+            let taken = tokio::time::timeout(WAIT, replay.next(&mut left)).await.expect("in time").expect("no error");
+            seen.add(&taken);
+        }
+        assert_eq!(seen.rows - before, rows);
+        for span in epoch {
+            assert!(seen.at.get(span.partition) >= Some(span.to));
+        }
+    }
+    let error = replay.next(&mut vec![span(0, 7, 8)]).await.expect_err("it stands elsewhere");
+    assert_eq!(error.kind(), Kind::Bug);
+}
+
+#[tokio::test]
+async fn records_that_are_gone_end_every_lane_with_the_spans() {
+    let source = MemorySource::with_capacity_records("t", 1, 10);
+    fill(&source, 0, 100);
+    let log = open(&source, 1 << 20);
+    let mut lane = log.subscribe([(0, 5)].into_iter().collect());
+    log.start().expect("threads");
+    let error = lane.take(1, WAIT).await.expect_err("gone");
+    assert_eq!((error.kind(), error.to_string().contains("partition 0 [5, 90)")), (Kind::Lost, true), "{error}");
+}
+
+#[tokio::test]
+async fn a_record_reaches_a_waiting_lane_at_once_and_dropping_the_log_ends_its_threads() {
+    let source = MemorySource::new("t", 1);
+    let log = open(&source, 1 << 20);
+    let mut lane = log.subscribe(Positions::default());
+    log.start().expect("threads");
+    let mut times = Vec::new();
+    for n in 0..200 {
+        let (pusher, payload, shared) = (source.clone(), n.to_string(), Arc::clone(&log.shared));
+        let push = thread::spawn(move || {
+            while !shared.state.lock().lanes.values().all(|lane| lane.starving) {
+                thread::yield_now();
+            }
+            let at = std::time::Instant::now();
+            pusher.push(0, Some(payload.as_bytes()));
+            at
+        });
+        let taken = lane.take(1, WAIT).await.expect("no error");
+        let now = std::time::Instant::now();
+        assert_eq!(taken.len(), 1);
+        times.push(now.duration_since(push.join().expect("pushed")));
+    }
+    times.sort();
+    eprintln!("from push to take: p50 {:?}, p99 {:?}", times[100], times[198]);
+    assert!(times[100] < Duration::from_millis(20), "{:?}", times[100]);
+    let shared = Arc::downgrade(&log.shared);
+    drop(log);
+    assert!(lane.take(1, WAIT).await.is_err());
+    drop(lane);
+    wait_for("the threads to end", || shared.strong_count() == 0).await;
+}
