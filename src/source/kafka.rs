@@ -98,3 +98,6 @@ fn no_topic(options: &KafkaOptions) -> Error {
     Error::new(Kind::Unreachable, format!("topic '{topic}' does not exist at {brokers}; create it, or start the producer"))
 }
 
+
+#[cfg(test)]
+mod tests;

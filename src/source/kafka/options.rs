@@ -22,7 +22,7 @@ const FIXED: [(&str, &str); 6] = [
 ];
 
 /// Settings that a user may change with `kafka.<name>`.
-const DEFAULTS: [(&str, &str); 10] = [
+const DEFAULTS: [(&str, &str); 11] = [
     ("client.id", "falaj"),
     // Never joined; librdkafka wants a name before it lets partitions be assigned.
     ("group.id", "falaj"),
@@ -37,6 +37,8 @@ const DEFAULTS: [(&str, &str); 10] = [
     ("fetch.queue.backoff.ms", "5"),
     ("reconnect.backoff.max.ms", "2000"),
     ("socket.nagle.disable", "true"),
+    // How soon a new partition is found.
+    ("topic.metadata.refresh.interval.ms", "10000"),
 ];
 
 /// The options of a Kafka table, read and checked.
@@ -133,6 +135,13 @@ impl KafkaOptions {
         }
         config.set("bootstrap.servers", &self.brokers);
         config
+    }
+
+    /// How often the broker is asked for new partitions: as often as librdkafka asks for itself.
+    pub(super) fn watch_every(&self) -> Duration {
+        let name = "topic.metadata.refresh.interval.ms";
+        let given = self.kafka.iter().find(|(given, _)| given == name).and_then(|(_, value)| value.parse().ok());
+        Duration::from_millis(given.filter(|&ms| ms > 0).unwrap_or(10_000))
     }
 
     /// What librdkafka says about the `kafka.*` options, without their values: those may be secrets.

@@ -21,8 +21,7 @@ use crate::source::Reader;
 const POLL_RECORDS: usize = 16_384;
 const POLL_BYTES: usize = 4 << 20;
 
-/// How often the broker is asked for new partitions; and how often when it did not answer, or the topic was not there.
-const WATCH_EVERY: Duration = Duration::from_secs(10);
+/// How often the broker is asked at least when it did not answer, or the topic was not there.
 const WATCH_TROUBLE: Duration = Duration::from_secs(1);
 
 /// A topic is gone when so many questions in a row say so: a broker that has just started may not know it yet.
@@ -306,7 +305,8 @@ impl Watch {
 
     fn run(&self, consumer: Arc<Consumer>, options: &KafkaOptions, mut known: Vec<i32>, find_new: bool) {
         let mut gone = 0;
-        let mut pause = WATCH_EVERY;
+        let every = options.watch_every();
+        let mut pause = every;
         loop {
             {
                 let mut found = self.found.lock();
@@ -325,7 +325,7 @@ impl Watch {
                 _ => 0,
             };
             found.gone = gone >= GONE_AFTER;
-            pause = if asked.is_ok() { WATCH_EVERY } else { WATCH_TROUBLE };
+            pause = if asked.is_ok() { every } else { every.min(WATCH_TROUBLE) };
             found.trouble = asked.err().map(|(error, _)| error);
         }
     }
