@@ -4,14 +4,16 @@
 //! no longer has are an error, never a silent reset. Only committed records are shown.
 //!
 //! * [`options`]: what a user may write, checked without a network;
-//! * [`reader`]: the walk over the partitions;
-//! * [`native`]: all unsafe calls of librdkafka's C interface;
-//! * [`failure`]: what an error of librdkafka means for us.
+//! * `reader`: the walk over the partitions;
+//! * `watch`: what is asked beside that;
+//! * `native`: all unsafe calls of librdkafka's C interface;
+//! * `failure`: what an error of librdkafka means for us.
 
 mod failure;
 mod native;
 pub mod options;
 mod reader;
+mod watch;
 
 use std::time::Duration;
 
@@ -97,7 +99,6 @@ fn no_topic(options: &KafkaOptions) -> Error {
     let KafkaOptions { topic, brokers, .. } = options;
     Error::new(Kind::Unreachable, format!("topic '{topic}' does not exist at {brokers}; create it, or start the producer"))
 }
-
 
 #[cfg(test)]
 mod tests;

@@ -196,6 +196,5 @@ impl Backoff {
     }
 }
 
-
 #[cfg(test)]
 mod tests;

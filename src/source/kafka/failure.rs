@@ -24,7 +24,9 @@ pub(super) fn of_code(code: Code, topic: &str, brokers: &str) -> Error {
         | Code::GroupAuthorizationFailed
         | Code::ClusterAuthorizationFailed => Error::new(
             Kind::Denied,
-            format!("{brokers} refuses to let us read topic '{topic}'; check the credentials and rights ('kafka.sasl.*', ACLs)"),
+            format!(
+                "{brokers} refuses to let us read topic '{topic}'; check the credentials and rights ('kafka.sasl.*', ACLs)"
+            ),
         ),
         Code::BadMessage | Code::BadCompression | Code::InvalidMessage | Code::UnsupportedFeature => Error::new(
             Kind::Corrupt,

@@ -147,9 +147,7 @@ impl Consumer {
         };
         if count > 0 || wait.is_zero() {
             // SAFETY: the queue is alive, and the free part of the array has the length that is given.
-            let more = unsafe {
-                c::rd_kafka_consume_batch_queue(self.queue.0, 0, batch[count..].as_mut_ptr(), BATCH - count)
-            };
+            let more = unsafe { c::rd_kafka_consume_batch_queue(self.queue.0, 0, batch[count..].as_mut_ptr(), BATCH - count) };
             count += usize::try_from(more).unwrap_or(0);
         }
         for &message in &batch[..count] {

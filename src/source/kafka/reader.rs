@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use rdkafka::types::RDKafkaErrorCode as Code;
 
 use super::native::{BATCH, Consumer, Event, c_name};
-use super::{ASK_TIMEOUT, KafkaOptions, bounds, failure, no_topic, partitions};
+use super::watch::Watch;
+use super::{KafkaOptions, bounds, failure, no_topic, partitions};
 use crate::batch::Payloads;
 use crate::error::{Error, Kind, Result};
 use crate::position::{Positions, Span};
@@ -20,12 +20,6 @@ use crate::source::Reader;
 /// be shared among threads and to stop between two of them.
 const POLL_RECORDS: usize = 16_384;
 const POLL_BYTES: usize = 4 << 20;
-
-/// How often the broker is asked at least when it did not answer, or the topic was not there.
-const WATCH_TROUBLE: Duration = Duration::from_secs(1);
-
-/// A topic is gone when so many questions in a row say so: a broker that has just started may not know it yet.
-const GONE_AFTER: u32 = 5;
 
 pub(super) struct KafkaReader {
     options: KafkaOptions,
@@ -54,7 +48,9 @@ impl KafkaReader {
             let topic = &options.topic;
             return Err(Error::new(
                 Kind::Lost,
-                format!("topic '{topic}' has no partition {partition} (any more), which was read up to offset {at}; was the topic made again?"),
+                format!(
+                    "topic '{topic}' has no partition {partition} (any more), which was read up to offset {at}; was the topic made again?"
+                ),
             ));
         }
         let unread: Vec<i32> = exist.into_iter().filter(|&partition| all && from.get(partition).is_none()).collect();
@@ -175,15 +171,15 @@ impl KafkaReader {
 
     /// Takes over what the watch has found.
     fn heed_watch(&mut self) -> Result<()> {
-        let found = self.watch.found.lock().take_news();
-        if found.gone {
+        let news = self.watch.take_news();
+        if news.gone {
             let KafkaOptions { topic, brokers, .. } = &self.options;
             return Err(Error::new(
                 Kind::Lost,
                 format!("topic '{topic}' was deleted at {brokers}; what was not read yet is gone"),
             ));
         }
-        if found.new.is_empty() { Ok(()) } else { self.add(&found.new) }
+        if news.new.is_empty() { Ok(()) } else { self.add(&news.new) }
     }
 }
 
@@ -231,8 +227,7 @@ impl Reader for KafkaReader {
             self.watch.is_well();
             return Ok(());
         }
-        let trouble = self.watch.found.lock().trouble.clone();
-        trouble.map_or(Ok(()), Err)
+        self.watch.trouble().map_or(Ok(()), Err)
     }
 
     fn positions(&self) -> Positions {
@@ -255,99 +250,6 @@ impl Reader for KafkaReader {
 
 impl Drop for KafkaReader {
     fn drop(&mut self) {
-        self.watch.found.lock().stop = true;
-        self.watch.wake.notify_all();
-    }
-}
-
-/// What the thread beside the reader finds out by asking the broker, so that no question ever delays a record.
-#[derive(Default)]
-struct Watch {
-    found: Mutex<Found>,
-    wake: Condvar,
-}
-
-#[derive(Default)]
-struct Found {
-    stop: bool,
-    look_now: bool,
-    new: Vec<(i32, i64)>,
-    gone: bool,
-    /// Why the last question was not answered.
-    trouble: Option<Error>,
-}
-
-struct News {
-    new: Vec<(i32, i64)>,
-    gone: bool,
-}
-
-impl Found {
-    fn take_news(&mut self) -> News {
-        News { new: std::mem::take(&mut self.new), gone: self.gone }
-    }
-}
-
-impl Watch {
-    fn news(&self) -> bool {
-        let found = self.found.lock();
-        found.gone || !found.new.is_empty()
-    }
-
-    fn look_now(&self) {
-        self.found.lock().look_now = true;
-        self.wake.notify_all();
-    }
-
-    fn is_well(&self) {
-        self.found.lock().trouble = None;
-    }
-
-    fn run(&self, consumer: Arc<Consumer>, options: &KafkaOptions, mut known: Vec<i32>, find_new: bool) {
-        let mut gone = 0;
-        let every = options.watch_every();
-        let mut pause = every;
-        loop {
-            {
-                let mut found = self.found.lock();
-                if !found.look_now && !found.stop {
-                    self.wake.wait_for(&mut found, pause);
-                }
-                if found.stop {
-                    return;
-                }
-                found.look_now = false;
-            }
-            let asked = self.ask(&consumer, options, &mut known, find_new);
-            let mut found = self.found.lock();
-            gone = match &asked {
-                Err((_, true)) => gone + 1,
-                _ => 0,
-            };
-            found.gone = gone >= GONE_AFTER;
-            pause = if asked.is_ok() { every } else { every.min(WATCH_TROUBLE) };
-            found.trouble = asked.err().map(|(error, _)| error);
-        }
-    }
-
-    /// Asks once. The flag of an error says that the broker knows no such topic.
-    fn ask(
-        &self,
-        consumer: &Consumer,
-        options: &KafkaOptions,
-        known: &mut Vec<i32>,
-        find_new: bool,
-    ) -> Result<(), (Error, bool)> {
-        let exist = consumer.partitions(&options.topic, ASK_TIMEOUT).map_err(|code| {
-            let unknown = failure::is_unknown_topic(code);
-            let error =
-                if unknown { no_topic(options) } else { failure::of_code(code, &options.topic, &options.brokers) };
-            (error, unknown)
-        })?;
-        let new: Vec<i32> = exist.into_iter().filter(|partition| find_new && !known.contains(partition)).collect();
-        let new = bounds(consumer, options, &new).map_err(|error| (error, false))?;
-        known.extend(new.iter().map(|(partition, ..)| partition));
-        self.found.lock().new.extend(new.into_iter().map(|(partition, low, _)| (partition, low)));
-        Ok(())
+        self.watch.stop();
     }
 }

@@ -260,7 +260,9 @@ fn offsets_that_are_gone_are_lost_with_their_spans() {
     let source = topic.source();
     assert_eq!(source.start(Start::Earliest).expect("there").get(1), Some(40));
     // (positions, in the sentence)
-    for (from, part) in [([(0, 0), (1, 7)], "partition 1 [7, 40)"), ([(0, 101), (1, 40)], "partition 0 from 101 (the log ends at 100)")] {
+    for (from, part) in
+        [([(0, 0), (1, 7)], "partition 1 [7, 40)"), ([(0, 101), (1, 40)], "partition 0 from 101 (the log ends at 100)")]
+    {
         let mut reader = source.reader(&from.into_iter().collect()).expect("there");
         for _ in 0..2 {
             let error = Seen::default().poll(reader.as_mut(), |_, _| false).expect_err("gone");

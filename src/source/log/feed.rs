@@ -84,7 +84,9 @@ impl Feed {
         while bytes < bytes_max {
             let before = taken.len();
             for queue in state.queues.values_mut() {
-                if bytes < bytes_max && let Some(segment) = queue.pop_front() {
+                if bytes < bytes_max
+                    && let Some(segment) = queue.pop_front()
+                {
                     bytes += weight(&segment);
                     taken.push(segment);
                 }

@@ -183,11 +183,7 @@ fn decode_and_append(shared: &Shared, decoder: &mut Option<Box<dyn Decoder>>, pi
 }
 
 /// Decodes a piece; makes the decoder first when there is none.
-pub(super) fn decode(
-    make: &super::MakeDecoder,
-    decoder: &mut Option<Box<dyn Decoder>>,
-    piece: &Payloads,
-) -> Result<Segment> {
+pub(super) fn decode(make: &super::MakeDecoder, decoder: &mut Option<Box<dyn Decoder>>, piece: &Payloads) -> Result<Segment> {
     let decoder = match decoder {
         Some(decoder) => decoder,
         None => decoder.insert(make()?),

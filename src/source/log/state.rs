@@ -145,15 +145,7 @@ impl State {
 
 impl Tail {
     pub(super) fn new(start: i64, beginning: Option<i64>) -> Self {
-        Self {
-            start,
-            beginning,
-            segments: VecDeque::new(),
-            pending: 0,
-            read_to: start,
-            at_log_end: false,
-            log_end: start,
-        }
+        Self { start, beginning, segments: VecDeque::new(), pending: 0, read_to: start, at_log_end: false, log_end: start }
     }
 
     /// The part of the next segment after `at` (or the first, for a lane that has no position here).
