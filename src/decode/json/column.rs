@@ -63,13 +63,28 @@ pub(super) struct Column {
 #[derive(Debug)]
 enum Cells {
     /// All integers, in 64 bits.
-    Whole { least: i64, most: u64, values: Vec<i64> },
+    Whole {
+        least: i64,
+        most: u64,
+        values: Vec<i64>,
+    },
     /// Both widths: every `f32` is an `f64`, but must be rounded from the text only once.
-    Float { single: bool, values: Vec<f64> },
+    Float {
+        single: bool,
+        values: Vec<f64>,
+    },
     Flag(Vec<bool>),
-    Decimal { precision: u8, scale: i8, values: Vec<i128> },
+    Decimal {
+        precision: u8,
+        scale: i8,
+        values: Vec<i128>,
+    },
     Date(Vec<i32>),
-    Time { unit: TimeUnit, last: Minute, values: Vec<i64> },
+    Time {
+        unit: TimeUnit,
+        last: Minute,
+        values: Vec<i64>,
+    },
     Text(Vec<u128>),
 }
 
@@ -260,8 +275,6 @@ fn times(unit: TimeUnit, data_type: &DataType, values: ScalarBuffer<i64>, nulls:
         TimeUnit::Microsecond => {
             Arc::new(PrimitiveArray::<TimestampMicrosecondType>::new(values, nulls).with_timezone_opt(zone))
         }
-        TimeUnit::Nanosecond => {
-            Arc::new(PrimitiveArray::<TimestampNanosecondType>::new(values, nulls).with_timezone_opt(zone))
-        }
+        TimeUnit::Nanosecond => Arc::new(PrimitiveArray::<TimestampNanosecondType>::new(values, nulls).with_timezone_opt(zone)),
     }
 }

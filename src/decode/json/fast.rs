@@ -5,8 +5,8 @@
 
 use super::column::Value;
 use super::rows::Rows;
-use super::text::PAYLOADS;
 use super::scan;
+use super::text::PAYLOADS;
 
 /// A template is for a payload with at most so many keys …
 const STEPS_MAX: usize = 512;

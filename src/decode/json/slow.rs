@@ -58,7 +58,8 @@ fn parse<'a>(payload: &'a str, rows: &Rows) -> Result<Vec<Option<&'a RawValue>>,
         if object { reader.deserialize_map(Fields(rows)) } else { IgnoredAny::deserialize(&mut reader).map(|_| Vec::new()) };
     let values = values.map_err(|e| not_json(&e, payload))?;
     if let Err(e) = reader.end() {
-        let message = format!("the payload goes on after its JSON value, at byte {}; it must be one object", position(&e, payload));
+        let message =
+            format!("the payload goes on after its JSON value, at byte {}; it must be one object", position(&e, payload));
         return Err(Fault::decode("trailing", message));
     }
     if !object {

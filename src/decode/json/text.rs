@@ -41,7 +41,12 @@ impl Texts {
     }
 
     /// The array of these views, which are views of valid UTF-8.
-    pub(super) fn array(&self, data_type: &DataType, views: Vec<u128>, nulls: Option<NullBuffer>) -> Result<ArrayRef, ArrowError> {
+    pub(super) fn array(
+        &self,
+        data_type: &DataType,
+        views: Vec<u128>,
+        nulls: Option<NullBuffer>,
+    ) -> Result<ArrayRef, ArrowError> {
         match data_type {
             DataType::Utf8 => {
                 let (text, ends) = self.run_together(&views);

@@ -11,24 +11,81 @@ use crate::batch::Stage;
 /// Values that fit some column, nearly fit one, or are not JSON at all.
 fn value() -> impl Strategy<Value = String> {
     let some = select(vec![
-        "null", "true", "false", "0", "-1", "127", "128", "1.5", "1e2", "-0.0", "1E+400", "9223372036854775808", "01", "1.", "-",
-        "nul", "NaN", "{}", "[]", "[1, {\"a\": \"b\"}]", "{\"a\":[true,null]}", "{\"a\" 1}", "[1,]", "\"\"", "\"play\"",
-        "\"a text of more than twelve bytes\"", "\"żółw\"", "\"es\\ncaped\"", "\"\\u00e9\"", "\"\\ud83d\"", "\"\\q\"", "\"open",
-        "\"2026-11-23T10:00:00.123Z\"", "\"2026-11-23 10:00:59+02\"", "\"2026-11-23T10:61:00Z\"", "\"2026-11-23\"", "\"12.345\"",
-        "{\"s\":\"\\\"\"}", "{\"s\":\"\\u0000\"}",
+        "null",
+        "true",
+        "false",
+        "0",
+        "-1",
+        "127",
+        "128",
+        "1.5",
+        "1e2",
+        "-0.0",
+        "1E+400",
+        "9223372036854775808",
+        "01",
+        "1.",
+        "-",
+        "nul",
+        "NaN",
+        "{}",
+        "[]",
+        "[1, {\"a\": \"b\"}]",
+        "{\"a\":[true,null]}",
+        "{\"a\" 1}",
+        "[1,]",
+        "\"\"",
+        "\"play\"",
+        "\"a text of more than twelve bytes\"",
+        "\"żółw\"",
+        "\"es\\ncaped\"",
+        "\"\\u00e9\"",
+        "\"\\ud83d\"",
+        "\"\\q\"",
+        "\"open",
+        "\"2026-11-23T10:00:00.123Z\"",
+        "\"2026-11-23 10:00:59+02\"",
+        "\"2026-11-23T10:61:00Z\"",
+        "\"2026-11-23\"",
+        "\"12.345\"",
+        "{\"s\":\"\\\"\"}",
+        "{\"s\":\"\\u0000\"}",
     ]);
     prop_oneof![8 => some.prop_map(str::to_owned), 1 => any::<i64>().prop_map(|n| n.to_string()), 1 => any::<f64>().prop_map(|n| n.to_string())]
 }
 
 fn object() -> impl Strategy<Value = String> {
     let key = select(vec![
-        "id", "event_type", "event_ts", "raw_payload", "tiny", "byte", "huge", "real", "double", "flag", "price", "day", "utf8",
-        "large", "zoned", "x", "y", "", "ID", "\\u0069d", "żółw",
+        "id",
+        "event_type",
+        "event_ts",
+        "raw_payload",
+        "tiny",
+        "byte",
+        "huge",
+        "real",
+        "double",
+        "flag",
+        "price",
+        "day",
+        "utf8",
+        "large",
+        "zoned",
+        "x",
+        "y",
+        "",
+        "ID",
+        "\\u0069d",
+        "żółw",
     ]);
     let blank = || select(vec!["", "", "", "", " ", "\n\t "]);
     let field = (blank(), key, blank(), blank(), value(), blank());
     let fields = vec(field, 0..8).prop_map(|fields| {
-        fields.into_iter().map(|(a, key, b, c, value, d)| format!("{a}\"{key}\"{b}:{c}{value}{d}")).collect::<Vec<_>>().join(",")
+        fields
+            .into_iter()
+            .map(|(a, key, b, c, value, d)| format!("{a}\"{key}\"{b}:{c}{value}{d}"))
+            .collect::<Vec<_>>()
+            .join(",")
     });
     (blank(), fields, blank()).prop_map(|(before, fields, after)| format!("{before}{{{fields}}}{after}"))
 }
@@ -37,7 +94,11 @@ fn object() -> impl Strategy<Value = String> {
 fn broken_event() -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![select(b"{}[]:,\"\\ \n0123456789-+.eEtfnuZ\0\x1f\x80\xc3\xff".to_vec()), any::<u8>()];
     let changes = vec((0..EVENT.len(), byte), 0..3);
-    (changes, prop_oneof![3 => Just(EVENT.len()), 1 => 0..EVENT.len()], prop_oneof![4 => Just(None), 1 => (0..EVENT.len()).prop_map(Some)])
+    (
+        changes,
+        prop_oneof![3 => Just(EVENT.len()), 1 => 0..EVENT.len()],
+        prop_oneof![4 => Just(None), 1 => (0..EVENT.len()).prop_map(Some)],
+    )
         .prop_map(|(changes, length, doubled)| {
             let mut event = EVENT.as_bytes().to_vec();
             changes.into_iter().for_each(|(at, byte)| event[at] = byte);
@@ -87,7 +148,9 @@ proptest! {
                 Ok(row) => match value {
                     Ok(value) => {
                         let id = ids.is_valid(row).then(|| ids.value(row));
-                        prop_assert_eq!(value.get("id").and_then(Value::as_i64), id);
+                        // serde_json reads -0 as a float.
+                        let read = |id: &Value| id.as_i64().or(id.as_f64().map(|zero| zero as i64));
+                        prop_assert_eq!(value.get("id").and_then(read), id);
                     }
                     // A number that no float can hold is still JSON, and nobody's in a column that is not used.
                     Err(e) => prop_assert!(e.to_string().contains("number out of range"), "{}", e),

@@ -63,7 +63,10 @@ fn fields_are_found_by_their_exact_name() {
         (r#"{"flag":true,"id":2,"new":{"a":[1,{"b":null}]},"event_type":"x"}"#, Ok("id=2 event_type=x flag=true")),
         (r#"{"\u0069d":3}"#, Ok("id=3")),
         (r#"{"ID":3,"id ":4,"":5}"#, Ok("")),
-        (r#"{"id":null,"event_type":null,"event_ts":null,"flag":null,"price":null,"day":null,"real":null,"utf8":null}"#, Ok("")),
+        (
+            r#"{"id":null,"event_type":null,"event_ts":null,"flag":null,"price":null,"day":null,"real":null,"utf8":null}"#,
+            Ok(""),
+        ),
         (r#"{"id":1,"id":2}"#, Ok("id=2")),
         (r#"{"id":1,"id":null}"#, Ok("")),
         (r#"{"id":"x","id":2}"#, Ok("id=2")),
@@ -129,7 +132,10 @@ fn texts_hold_strings_and_the_text_of_anything_else() {
         (r#"{"event_type":[ ]}"#, Ok("event_type=[ ]")),
         (r#"{"event_type":-1.50e+3}"#, Ok("event_type=-1.50e+3")),
         (r#"{"event_type":true}"#, Ok("event_type=true")),
-        (r#"{"utf8":"a long text in utf8","large":{"k":"v, rather long"}}"#, Ok(r#"utf8=a long text in utf8 large={"k":"v, rather long"}"#)),
+        (
+            r#"{"utf8":"a long text in utf8","large":{"k":"v, rather long"}}"#,
+            Ok(r#"utf8=a long text in utf8 large={"k":"v, rather long"}"#),
+        ),
         (r#"{"utf8":"short","large":"esc\taped and quite long"}"#, Ok("utf8=short large=esc\taped and quite long")),
         (r#"{"event_type":"\ud83c"}"#, Err("syntax")),
         (r#"{"event_type":"\udfac"}"#, Err("syntax")),
