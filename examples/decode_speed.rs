@@ -58,7 +58,7 @@ fn batch(number: usize) -> Payloads {
         let noise = (id as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let (second, milli) = (id / 1000 % 60, id % 1000);
         let minute = id / 60_000 % 60;
-        let duration = if noise % 20 == 0 { "null".to_owned() } else { (noise >> 20 & 0xf_ffff).to_string() };
+        let duration = if noise.is_multiple_of(20) { "null".to_owned() } else { (noise >> 20 & 0xf_ffff).to_string() };
         let event_type = ["play", "pause", "finish", "click"][(noise >> 40) as usize % 4];
         let device = ["ios", "android", "web", "tv"][(noise >> 50) as usize % 4];
         let network = ["wifi", "4g", "5g"][(noise >> 45) as usize % 3];

@@ -170,3 +170,54 @@ fn separator(bytes: &[u8], at: usize, first: bool) -> Option<Next> {
 fn end(bytes: &[u8], at: usize) -> Option<Next> {
     (scan::blanks(bytes, at) == bytes.len()).then_some(Next::End)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::datatypes::{DataType, Field, Schema};
+
+    use super::*;
+
+    #[test]
+    fn what_producers_usually_write_stays_on_the_fast_path() {
+        let fields = ["id", "name"].map(|name| Field::new(name, DataType::Utf8View, true));
+        let mut rows = Rows::new(&Schema::new(fields.to_vec())).expect("schema");
+        let mut template = Template::default();
+        for (payload, fast) in [
+            (r#"{"id":1,"x":{"a":["\"",null,true]},"name":"a"}"#, true),
+            (r#"{"id":-2.5e3,"x":"a\nb","name":null}"#, true),
+            (r#"{"id":3,"name":"a field less"}"#, true),
+            (r#"{"x":0,"y":false,"id":4,"name":"other keys"}"#, true),
+            (r#"{"name":"another order","id":5}"#, true),
+            (r#" { "id" : 6 , "name" : "blanks" } "#, true),
+            ("{}", true),
+            (r#"{"id":7,"name":"es\ncaped"}"#, false),
+            (r#"{"id":7,"x":"\u0041"}"#, false),
+            (r#"{"id":7,"id":8}"#, false),
+            (r#"{"id":7}{"id":8}"#, false),
+        ] {
+            let read = template.read(&mut rows, payload.as_bytes(), 0).is_some();
+            assert_eq!(read, fast, "{payload}");
+            rows.count += usize::from(read);
+            rows.undo();
+        }
+    }
+
+    #[test]
+    fn a_template_is_replaced_after_some_records_and_stays_small() {
+        let mut rows = Rows::new(&Schema::new(vec![Arc::new(Field::new("id", DataType::Int64, true))])).expect("schema");
+        let mut template = Template::default();
+        let mut read = |payload: &str| {
+            template.read(&mut rows, payload.as_bytes(), 0).expect("fast");
+            rows.count += 1;
+            template.steps.len()
+        };
+        assert_eq!(read(r#"{"id":1}"#), 1);
+        assert_eq!(read(r#"{"id":1,"x":2,"y":3}"#), 1);
+        assert_eq!((0..PATIENCE_RECORDS).map(|_| read(r#"{"id":1,"x":2,"y":3}"#)).last(), Some(3));
+        let hostile: String = (0..=STEPS_MAX).map(|key| format!(r#""k{key}":1,"#)).collect();
+        let hostile = format!(r#"{{{hostile}"id":1}}"#);
+        assert_eq!((0..2 * PATIENCE_RECORDS).map(|_| read(&hostile)).last(), Some(3));
+    }
+}
