@@ -29,9 +29,9 @@ pub(super) fn file_type(declared: &DataType) -> DataType {
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
             DataType::List(Arc::new(Field::new("element", file_type(item.data_type()), true)))
         }
-        DataType::Struct(fields) => DataType::Struct(
-            fields.iter().map(|field| Field::new(field.name(), file_type(field.data_type()), true)).collect(),
-        ),
+        DataType::Struct(fields) => {
+            DataType::Struct(fields.iter().map(|field| Field::new(field.name(), file_type(field.data_type()), true)).collect())
+        }
         other => other.clone(),
     }
 }
@@ -159,9 +159,8 @@ mod tests {
     #[test]
     fn times_become_microseconds_utc_whatever_zone_they_are_in() {
         let plain: ArrayRef = Arc::new(TimestampNanosecondArray::from(vec![Some(1_234_567_891), None]));
-        let berlin: ArrayRef = Arc::new(
-            TimestampNanosecondArray::from(vec![Some(1_234_567_891), None]).with_timezone("+02:00"),
-        );
+        let berlin: ArrayRef =
+            Arc::new(TimestampNanosecondArray::from(vec![Some(1_234_567_891), None]).with_timezone("+02:00"));
         let expect = TimestampMicrosecondArray::from(vec![Some(1_234_567), None]).with_timezone("UTC");
         for values in [plain, berlin] {
             let converted = convert(&values, &file_type(values.data_type())).unwrap();

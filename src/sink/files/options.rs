@@ -215,7 +215,8 @@ mod tests {
         let columns = [("id", DataType::Int64)];
         let at = |location| FilesOptions::from_table(&table(location, &columns, &[], &[]));
         assert_eq!(at("file:///srv/x").unwrap().folder, PathBuf::from("/srv/x"));
-        for (location, says) in [("s3://b/x", "not written to yet"), ("file://srv/x", "three slashes"), ("", "needs LOCATION")] {
+        for (location, says) in [("s3://b/x", "not written to yet"), ("file://srv/x", "three slashes"), ("", "needs LOCATION")]
+        {
             let error = at(location).unwrap_err();
             assert_eq!(error.kind(), Kind::Sql);
             assert!(error.to_string().contains(says), "{error}");
