@@ -1,10 +1,12 @@
 //! Rows into folders: `dt=2026-11-23/hour=10`, as Hive writes and BigQuery reads them.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::{partition, take_record_batch};
+use arrow::row::{Row, RowConverter, SortField};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 
 use crate::error::Result;
@@ -25,27 +27,41 @@ pub(super) fn split(rows: &RecordBatch, keys: &[(&str, ArrayRef)]) -> Result<Vec
         .iter()
         .map(|(name, values)| Ok((escape(name), values, ArrayFormatter::try_new(values.as_ref(), &formats)?)))
         .collect::<Result<Vec<_>>>()?;
-    // Events come in the order of time, so a batch is a few long runs; only interleaved ones are gathered.
+    // Events come in the order of time, so a batch is a few long runs; only interleaved ones are gathered. A folder's name is
+    // made once for each value and not for each run, which is what splitting interleaved rows would otherwise spend its time on.
+    let fields = arrays.iter().map(|array| SortField::new(array.data_type().clone())).collect();
+    let values_of = RowConverter::new(fields)?.convert_columns(&arrays)?;
     let mut runs: Vec<(String, Vec<Range<usize>>)> = Vec::new();
-    let mut known: HashMap<String, usize> = HashMap::new();
+    let mut known: HashMap<Row<'_>, usize> = HashMap::new();
+    let mut folders: HashMap<String, usize> = HashMap::new();
     for run in partition(&arrays)?.ranges() {
-        let mut folder = String::new();
-        for (name, values, formatter) in &formatters {
-            if !folder.is_empty() {
-                folder.push('/');
+        let index = match known.entry(values_of.row(run.start)) {
+            Entry::Occupied(entry) => *entry.get(),
+            Entry::Vacant(entry) => {
+                let folder = folder(&formatters, run.start)?;
+                // NULL and the empty text share a folder.
+                let index = *folders.entry(folder.clone()).or_insert(runs.len());
+                if index == runs.len() {
+                    runs.push((folder, Vec::new()));
+                }
+                *entry.insert(index)
             }
-            folder.push_str(name);
-            folder.push('=');
-            let text = if values.is_null(run.start) { String::new() } else { formatter.value(run.start).try_to_string()? };
-            folder.push_str(&if text.is_empty() { NULL_VALUE.to_string() } else { escape(&text) });
-        }
-        let next = runs.len();
-        match *known.entry(folder.clone()).or_insert(next) {
-            index if index < next => runs[index].1.push(run),
-            _ => runs.push((folder, vec![run])),
-        }
+        };
+        runs[index].1.push(run);
     }
     runs.into_iter().map(|(folder, ranges)| Ok((folder, gather(rows, ranges)?))).collect()
+}
+
+/// The folder of `row`.
+fn folder(keys: &[(String, &ArrayRef, ArrayFormatter<'_>)], row: usize) -> Result<String> {
+    let mut folder = String::new();
+    for (name, values, formatter) in keys {
+        let text = if values.is_null(row) { String::new() } else { formatter.value(row).try_to_string()? };
+        let text = if text.is_empty() { NULL_VALUE.to_string() } else { escape(&text) };
+        let slash = if folder.is_empty() { "" } else { "/" };
+        folder.push_str(&format!("{slash}{name}={text}"));
+    }
+    Ok(folder)
 }
 
 fn gather(rows: &RecordBatch, mut ranges: Vec<Range<usize>>) -> Result<RecordBatch> {
