@@ -54,7 +54,7 @@ impl Write for HashedFile {
 /// The writer of one file.
 pub(super) enum Encoder {
     Parquet(Box<ArrowWriter<HashedFile>>),
-    Json(JsonWriter<BufWriter<HashedFile>, LineDelimited>),
+    Json(Box<JsonWriter<BufWriter<HashedFile>, LineDelimited>>),
 }
 
 impl Encoder {
@@ -69,7 +69,7 @@ impl Encoder {
             }
             Format::Json => {
                 let builder = WriterBuilder::new().with_explicit_nulls(false);
-                Encoder::Json(builder.build::<_, LineDelimited>(BufWriter::with_capacity(256 << 10, file)))
+                Encoder::Json(Box::new(builder.build::<_, LineDelimited>(BufWriter::with_capacity(256 << 10, file))))
             }
         })
     }
