@@ -1,2 +1,2 @@
-#[test]
-fn t() {}
+//! The one integration binary.
+mod redis_sink;
