@@ -121,6 +121,9 @@ impl Sink for HttpSink {
         let Output::Rows { rows, ids } = output else {
             return Err(self.error(Kind::Sql, "an HTTP sink takes rows that stay as they are; set the option 'emit' to 'final'"));
         };
+        if rows.num_rows() == 0 {
+            return Ok(()); // No file for nothing.
+        }
         let mut file = match self.open.take() {
             Some((open, file)) if open == epoch => file,
             _ => outbox::Writer::create(self.folder.join(self.name(epoch)?), self.options.format)?,
