@@ -58,9 +58,24 @@ fn rows(offset: i64, count: usize) -> Output {
         column("id", Arc::new(offsets.clone())),
         column("content_id", Arc::new(StringArray::from_iter(offsets.values().iter().map(|&index| text(index))))),
         column("event_type", Arc::new(StringArray::from_iter_values(offsets.values().iter().map(|_| "play")))),
-        column("event_ts", Arc::new(TimestampMicrosecondArray::from_iter_values(offsets.values().iter().map(|index| 1_700_000_000_000_000 + index * 1_001)))),
-        column("engagement_seconds", Arc::new(Float64Array::from_iter(offsets.values().iter().map(|&index| (index % 7 > 0).then_some(index as f64 / 1000.0))))),
-        column("raw_payload", Arc::new(StringArray::from_iter_values(offsets.values().iter().map(|index| format!("{{\"app\":\"ios\",\"n\":{index}}}"))))),
+        column(
+            "event_ts",
+            Arc::new(TimestampMicrosecondArray::from_iter_values(
+                offsets.values().iter().map(|index| 1_700_000_000_000_000 + index * 1_001),
+            )),
+        ),
+        column(
+            "engagement_seconds",
+            Arc::new(Float64Array::from_iter(
+                offsets.values().iter().map(|&index| (index % 7 > 0).then_some(index as f64 / 1000.0)),
+            )),
+        ),
+        column(
+            "raw_payload",
+            Arc::new(StringArray::from_iter_values(
+                offsets.values().iter().map(|index| format!("{{\"app\":\"ios\",\"n\":{index}}}")),
+            )),
+        ),
     ]);
     Output::Rows { rows: batch.unwrap(), ids: RowIds::Offsets { topic: "events".into(), partition: 3, offsets } }
 }
@@ -95,8 +110,15 @@ async fn every_row_arrives_once_though_requests_fail_answers_are_lost_and_all_is
         assert_eq!(setup.files(), 0);
     }
     let counts = setup.receiver.counts();
-    assert_eq!((counts.rows, counts.effective_rows, counts.duplicate_ids, counts.key_conflicts), (8_000, 8_000, 0, 0), "{counts}");
-    assert!(counts.failed > 10 && counts.duplicate_keys > 10 && retries >= counts.failed + counts.duplicate_keys, "{counts}, {retries}");
+    assert_eq!(
+        (counts.rows, counts.effective_rows, counts.duplicate_ids, counts.key_conflicts),
+        (8_000, 8_000, 0, 0),
+        "{counts}"
+    );
+    assert!(
+        counts.failed > 10 && counts.duplicate_keys > 10 && retries >= counts.failed + counts.duplicate_keys,
+        "{counts}, {retries}"
+    );
     assert!(sink.concurrency() > 1);
 }
 
@@ -204,7 +226,8 @@ async fn the_front_page_shows_counts_and_rows() {
     let mut sink = setup.sink(1).await;
     let staged = stage(&mut sink, 1, vec![rows(0, 30)]).await;
     sink.apply(1, &staged).await.unwrap();
-    let get = async |path: &str| reqwest::get(format!("http://{}{path}", setup.receiver.addr())).await.unwrap().text().await.unwrap();
+    let get =
+        async |path: &str| reqwest::get(format!("http://{}{path}", setup.receiver.addr())).await.unwrap().text().await.unwrap();
     let page = get("/").await;
     assert!(page.starts_with("30 rows by _id") && page.lines().count() == 23, "{page}");
     let rows = get("/rows?limit=2").await;

@@ -83,7 +83,11 @@ impl Redis {
 
 fn schema() -> Arc<Schema> {
     let column = |name: &str, kind| Field::new(name, kind, true);
-    Arc::new(Schema::new(vec![column("member", DataType::Utf8), column("score", DataType::Float64), column("n", DataType::Int64)]))
+    Arc::new(Schema::new(vec![
+        column("member", DataType::Utf8),
+        column("score", DataType::Float64),
+        column("n", DataType::Int64),
+    ]))
 }
 
 fn writer(lineage: &str, lane: &str, incarnation: u64) -> Writer {
@@ -104,7 +108,9 @@ fn board(items: &[(&str, f64)]) -> Output {
 /// A board of `count` members whose scores are `from`, `from + 1`, ….
 fn many(count: usize, from: usize) -> Output {
     let names: Vec<String> = (0..count).map(|index| format!("member-{index}")).collect();
-    Output::Board(rows(&names.iter().enumerate().map(|(index, name)| (name.as_str(), Some((from + index) as f64))).collect::<Vec<_>>()))
+    Output::Board(rows(
+        &names.iter().enumerate().map(|(index, name)| (name.as_str(), Some((from + index) as f64))).collect::<Vec<_>>(),
+    ))
 }
 
 fn items(items: &[(&str, f64)]) -> Items {
@@ -149,8 +155,13 @@ async fn a_board_is_written_whole_then_by_its_difference() {
 async fn null_and_nan_scores_are_left_out_and_infinity_is_kept() {
     let Some(mut redis) = Redis::zset("scores").await else { return };
     let mut sink = redis.open(1).await;
-    let scores =
-        [("null", None), ("nan", Some(f64::NAN)), ("low", Some(f64::NEG_INFINITY)), ("pi", Some(0.1 + 0.2)), ("high", Some(f64::INFINITY))];
+    let scores = [
+        ("null", None),
+        ("nan", Some(f64::NAN)),
+        ("low", Some(f64::NEG_INFINITY)),
+        ("pi", Some(0.1 + 0.2)),
+        ("high", Some(f64::INFINITY)),
+    ];
     assert_eq!(put(&mut sink, 1, Output::Board(rows(&scores))).await, 3);
     assert_eq!(redis.board().await, items(&[("low", f64::NEG_INFINITY), ("pi", 0.1 + 0.2), ("high", f64::INFINITY)]));
     assert_eq!(sink.skipped(), 2);
@@ -168,9 +179,12 @@ async fn the_next_incarnation_swaps_and_the_one_before_is_fenced() {
     assert_eq!(redis.board().await, items(&[("a", 9.0)]));
 
     // (lineage, lane, incarnation) against ("1", "top", 2): what the fence says
-    for (lineage, lane, incarnation, says) in
-        [("1", "top", 1, "a later claim"), ("0", "top", 5, "a later claim"), ("1", "other", 3, "the lane 'top'"), ("2", "other", 1, "the lane 'top'")]
-    {
+    for (lineage, lane, incarnation, says) in [
+        ("1", "top", 1, "a later claim"),
+        ("0", "top", 5, "a later claim"),
+        ("1", "other", 3, "the lane 'top'"),
+        ("2", "other", 1, "the lane 'top'"),
+    ] {
         let error = redis.sink().open(&writer(lineage, lane, incarnation)).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Fenced, "{error}");
         assert!(error.to_string().contains(says), "{error}");
@@ -248,7 +262,9 @@ async fn a_key_of_another_type_stops_the_lane_with_a_sentence() {
 async fn a_wrong_password_is_denied_and_a_dead_server_is_unreachable() {
     let Some(redis) = Redis::zset("denied").await else { return };
     let address = redis.table.options["url"].trim_start_matches("redis://").to_string();
-    for (url, kind) in [(format!("redis://nobody:wrong@{address}"), Kind::Denied), ("redis://127.0.0.1:1".into(), Kind::Unreachable)] {
+    for (url, kind) in
+        [(format!("redis://nobody:wrong@{address}"), Kind::Denied), ("redis://127.0.0.1:1".into(), Kind::Unreachable)]
+    {
         let mut table = redis.table.clone();
         table.options.insert("url".into(), url);
         let mut sink = RedisSink::new(RedisOptions::from_table(&table).unwrap());
@@ -268,7 +284,11 @@ async fn a_connection_that_is_cut_is_made_again() {
     for epoch in 1..20 {
         put(&mut sink, epoch, board(&[("a", epoch as f64)])).await;
         let list: String = redis::cmd("CLIENT").arg("LIST").query_async(&mut redis.connection).await.unwrap();
-        for id in list.lines().filter(|line| line.contains(" db=15 ") && line.contains(" cmd=evalsha")).filter_map(|line| line.split(['=', ' ']).nth(1)) {
+        for id in list
+            .lines()
+            .filter(|line| line.contains(" db=15 ") && line.contains(" cmd=evalsha"))
+            .filter_map(|line| line.split(['=', ' ']).nth(1))
+        {
             let killed: u64 = redis::cmd("CLIENT").arg(&["KILL", "ID", id]).query_async(&mut redis.connection).await.unwrap();
             assert_eq!(killed, 1);
         }
@@ -369,8 +389,11 @@ async fn how_long_boards_take() {
         let mut times = Vec::new();
         for round in 0..50 {
             let names: Vec<String> = (0..10_000).map(|index| format!("member-{index}")).collect();
-            let scored: Vec<_> =
-                names.iter().enumerate().map(|(i, name)| (name.as_str(), Some(if i < step { round * 7 + 1 } else { 0 } as f64))).collect();
+            let scored: Vec<_> = names
+                .iter()
+                .enumerate()
+                .map(|(i, name)| (name.as_str(), Some(if i < step { round * 7 + 1 } else { 0 } as f64)))
+                .collect();
             let output = Output::Board(rows(&scored));
             let began = Instant::now();
             put(&mut sink, EPOCH.fetch_add(1, Ordering::SeqCst) + 1, output).await;

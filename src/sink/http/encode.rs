@@ -1,12 +1,12 @@
 //! Rows as JSON objects, `_id` first: bytes straight from Arrow. The same rows make the same bytes.
 
 use std::io::Write as _;
-
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{
-    DataType, FieldRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
+    DataType, FieldRef, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType,
+    TimestampSecondType,
 };
 use arrow::error::ArrowError;
 use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncoder, make_encoder};
@@ -71,7 +71,8 @@ pub(super) fn each_object(rows: &RecordBatch, ids: &RowIds, mut take: impl FnMut
 }
 
 fn write_text(text: &str, out: &mut Vec<u8>) -> Result<()> {
-    serde_json::to_writer(out, text).map_err(|cause| Error::new(Kind::Bug, "a text could not be written as JSON").because(cause))
+    serde_json::to_writer(out, text)
+        .map_err(|cause| Error::new(Kind::Bug, "a text could not be written as JSON").because(cause))
 }
 
 /// Makes the encoders of timestamps, at any depth; Arrow's own leave out the `Z`, and are slow.
@@ -128,8 +129,8 @@ fn write_time(seconds: i64, nanos: u32, out: &mut Vec<u8>) {
     if nanos > 0 {
         out.push(b'.');
         match nanos {
-            _ if nanos % 1_000_000 == 0 => digits(nanos / 1_000_000, 3, out),
-            _ if nanos % 1_000 == 0 => digits(nanos / 1_000, 6, out),
+            _ if nanos.is_multiple_of(1_000_000) => digits(nanos / 1_000_000, 3, out),
+            _ if nanos.is_multiple_of(1_000) => digits(nanos / 1_000, 6, out),
             _ => digits(nanos, 9, out),
         }
     }
@@ -157,15 +158,14 @@ fn civil(day: i64) -> (i64, u32, u32) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{ArrayRef, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray, TimestampNanosecondArray};
 
     use super::*;
 
     fn objects(columns: Vec<(&str, ArrayRef)>, ids: RowIds) -> Vec<String> {
         let mut all = Vec::new();
-        let rows = RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap();
+        let rows =
+            RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap();
         each_object(&rows, &ids, |_, object| {
             all.push(String::from_utf8(object.to_vec()).unwrap());
             Ok(())

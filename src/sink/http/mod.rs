@@ -114,12 +114,17 @@ impl Sink for HttpSink {
     async fn discard(&mut self, keep: &[Staged]) -> Result<()> {
         let keep: Vec<PathBuf> = keep.iter().map(|staged| self.folder.join(&staged.staged)).collect();
         let lane = self.folder.join(&self.writer()?.lane);
-        blocking(move || outbox::list(&lane)?.iter().filter(|path| !keep.contains(path)).try_for_each(|path| outbox::delete(path))).await
+        blocking(move || {
+            outbox::list(&lane)?.iter().filter(|path| !keep.contains(path)).try_for_each(|path| outbox::delete(path))
+        })
+        .await
     }
 
     async fn write(&mut self, epoch: u64, output: Output) -> Result<()> {
         let Output::Rows { rows, ids } = output else {
-            return Err(self.error(Kind::Sql, "an HTTP sink takes rows that stay as they are; set the option 'emit' to 'final'"));
+            return Err(
+                self.error(Kind::Sql, "an HTTP sink takes rows that stay as they are; set the option 'emit' to 'final'")
+            );
         };
         if rows.num_rows() == 0 {
             return Ok(()); // No file for nothing.

@@ -226,7 +226,10 @@ pub(super) fn list(folder: &Path) -> Result<Vec<PathBuf>> {
 fn corrupt(path: &Path, what: &str) -> Error {
     Error::new(
         Kind::Corrupt,
-        format!("the outbox file {} {what}; restore the checkpoint's folder, or read the span again from another place", path.display()),
+        format!(
+            "the outbox file {} {what}; restore the checkpoint's folder, or read the span again from another place",
+            path.display()
+        ),
     )
 }
 
@@ -257,7 +260,9 @@ mod tests {
     fn bodies_come_back_as_they_were_written_and_split_at_their_rows() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lane/1.outbox");
-        for (format, whole, parts) in [(Format::Array, "[1,22,3]", ["[1]", "[22,3]"]), (Format::Lines, "1\n22\n3\n", ["1\n", "22\n3\n"])] {
+        for (format, whole, parts) in
+            [(Format::Array, "[1,22,3]", ["[1]", "[22,3]"]), (Format::Lines, "1\n22\n3\n", ["1\n", "22\n3\n"])]
+        {
             let (size, hash) = write(&path, &["1", "22", "3", "4444"], 3, 100, format);
             let mut reader = Reader::open(path.clone(), Some((size, &hash))).unwrap();
             let body = reader.next().unwrap().unwrap();

@@ -70,7 +70,9 @@ impl Sender {
             .user_agent(concat!("falaj/", env!("CARGO_PKG_VERSION")))
             .default_headers(options.headers.clone())
             .build()
-            .map_err(|cause| Error::new(Kind::Denied, format!("table '{}': no HTTP client could be made", options.table)).because(cause))?;
+            .map_err(|cause| {
+                Error::new(Kind::Denied, format!("table '{}': no HTTP client could be made", options.table)).because(cause)
+            })?;
         Ok(Self { client, gate: Gate::new(options.concurrency_max), options, retries: AtomicU64::new(0) })
     }
 
@@ -157,7 +159,8 @@ impl Sender {
                 Ok(Attempt::Refused(Refusal { status, text: quote(&read(&mut response).await) }))
             }
             Verdict::Again => {
-                let wait = if matches!(status, 429 | 503) { retry_after(response.headers(), Clock::system().now_ms()) } else { None };
+                let wait =
+                    if matches!(status, 429 | 503) { retry_after(response.headers(), Clock::system().now_ms()) } else { None };
                 if matches!(status, 429 | 503) {
                     pass.went = Went::Pressed(wait);
                 }

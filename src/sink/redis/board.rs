@@ -144,7 +144,9 @@ impl Board {
     ) -> Result<u64> {
         if let Some((at, last)) = &last {
             let change = Change::between(last, members);
-            if change.len() <= PART_MEMBERS && self.difference(connection, writer, epoch, Some(*at), &change).await? != Answer::Whole {
+            if change.len() <= PART_MEMBERS
+                && self.difference(connection, writer, epoch, Some(*at), &change).await? != Answer::Whole
+            {
                 return Ok(change.len() as u64);
             }
         }
@@ -172,7 +174,14 @@ impl Board {
 
     /// Stages in parts, and swaps with the last one. The staging key is this epoch's own, so that no other process, and no late
     /// part of an earlier epoch, can mix into it; what is left behind expires.
-    async fn stage(&self, connection: &mut Connection, writer: &Writer, epoch: u64, begin: &str, change: &Change<'_>) -> Result<()> {
+    async fn stage(
+        &self,
+        connection: &mut Connection,
+        writer: &Writer,
+        epoch: u64,
+        begin: &str,
+        change: &Change<'_>,
+    ) -> Result<()> {
         let staging = super::beside(&self.key, &format!("s:{}:{}:{epoch}", writer.lineage, writer.incarnation));
         let parts = change.parts();
         'stagings: for _ in 0..STAGINGS_MAX {
@@ -191,7 +200,8 @@ impl Board {
                 }
             }
         }
-        Err(connection.error(Kind::Unreachable, "Redis loses what is staged before it can be swapped in; look at its memory limit"))
+        Err(connection
+            .error(Kind::Unreachable, "Redis loses what is staged before it can be swapped in; look at its memory limit"))
     }
 
     /// Calls `take` with each member and score; rows without either are counted and left out.
@@ -229,7 +239,11 @@ impl<'a> Change<'a> {
     fn between(old: &'a Members, new: &'a Members) -> Self {
         Self {
             removed: old.keys().map(|member| &**member).filter(|member| !new.contains_key(*member)).collect(),
-            set: new.iter().filter(|(member, score)| old.get(*member) != Some(score)).map(|(member, &score)| (&**member, score)).collect(),
+            set: new
+                .iter()
+                .filter(|(member, score)| old.get(*member) != Some(score))
+                .map(|(member, &score)| (&**member, score))
+                .collect(),
         }
     }
 

@@ -87,7 +87,9 @@ impl Connection {
             let wait = backoff.wait();
             if began.elapsed() + wait > self.patience {
                 let tried = began.elapsed().as_secs();
-                return Err(self.error(Kind::Unreachable, format!("Redis has not answered for {tried} s; it is tried again")).because(error));
+                return Err(self
+                    .error(Kind::Unreachable, format!("Redis has not answered for {tried} s; it is tried again"))
+                    .because(error));
             }
             tracing::debug!(table = self.table, %error, "Redis did not answer; trying again");
             self.retries += 1;
@@ -175,7 +177,9 @@ impl Connection {
                 Kind::Sql,
                 "this Redis is a cluster: give the address of the node that holds the key, and a LOCATION with a {hash tag}",
             ),
-            ErrorKind::InvalidClientConfig | ErrorKind::RESP3NotSupported => stop(Kind::Sql, "the option 'url' does not fit this Redis"),
+            ErrorKind::InvalidClientConfig | ErrorKind::RESP3NotSupported => {
+                stop(Kind::Sql, "the option 'url' does not fit this Redis")
+            }
             ErrorKind::UnexpectedReturnType => stop(Kind::Bug, "a script's answer has another form than expected"),
             _ => None,
         }

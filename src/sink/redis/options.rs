@@ -90,7 +90,11 @@ fn hash(options: &mut Options<'_>, schema: &Schema) -> Shape {
         options.problem("a hash needs a column besides its key");
     }
     for field in schema.fields().iter().filter(|field| field.data_type().is_nested()) {
-        options.problem(format!("column '{}' is {}; a hash field holds text, numbers and times", field.name(), field.data_type()));
+        options.problem(format!(
+            "column '{}' is {}; a hash field holds text, numbers and times",
+            field.name(),
+            field.data_type()
+        ));
     }
     Shape::Hash { key, columns: schema.fields().iter().map(|field| field.name().clone()).collect() }
 }

@@ -86,7 +86,8 @@ impl Rows {
             call.arg(-1).arg(0);
             return;
         };
-        let named = || self.columns.iter().zip(fields).enumerate().filter(|(index, _)| *index != self.key).map(|(_, field)| field);
+        let named =
+            || self.columns.iter().zip(fields).enumerate().filter(|(index, _)| *index != self.key).map(|(_, field)| field);
         let set = named().filter(|(_, value)| value.is_some()).count();
         call.arg(set).arg(self.columns.len() - 1 - set);
         for (name, value) in named() {

@@ -188,7 +188,7 @@ fn has(text: &str, wanted: &FieldValue) -> bool {
     let row: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
     match row.get(&wanted.field) {
         Some(serde_json::Value::String(value)) => *value == wanted.value,
-        Some(value) => value.to_string() == wanted.value,
+        Some(value) => serde_json::from_str::<serde_json::Value>(&wanted.value).is_ok_and(|wanted| wanted == *value),
         None => false,
     }
 }
@@ -220,7 +220,9 @@ mod tests {
     #[test]
     fn a_key_counts_once_and_a_row_counts_by_its_id() {
         let mut book = Book::default();
-        let mut take = |key: &str, body: &str| book.take(Some(key.as_bytes()), body.as_bytes(), &parse(body.as_bytes(), None).unwrap(), false);
+        let mut take = |key: &str, body: &str| {
+            book.take(Some(key.as_bytes()), body.as_bytes(), &parse(body.as_bytes(), None).unwrap(), false)
+        };
         assert_eq!(take("1", r#"[{"_id":"a"},{"_id":"b"}]"#), Taken::New);
         assert_eq!(take("1", r#"[{"_id":"a"},{"_id":"b"}]"#), Taken::Before);
         assert_eq!(take("1", r#"[{"_id":"a"}]"#), Taken::OtherBody);

@@ -87,7 +87,8 @@ impl Dice {
         let cut = self.random.random::<f64>() * 100.0 < self.faults.cut;
         let fixed = self.faults.status.filter(|_| self.faults.times.is_none_or(|times| self.statuses < times));
         self.statuses += u64::from(fixed.is_some());
-        let status = fixed.or(fails.then_some(500)).map(|code| StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
+        let status =
+            fixed.or(fails.then_some(500)).map(|code| StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR));
         Throw {
             slow: self.faults.slow,
             status,

@@ -175,7 +175,8 @@ async fn take(
     body: Bytes,
 ) -> Response {
     if method != Method::POST && method != Method::PUT {
-        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST, PUT")], "send rows with POST or PUT\n").into_response();
+        return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "POST, PUT")], "send rows with POST or PUT\n")
+            .into_response();
     }
     let throw = shared.dice.lock().throw();
     if let Some(slow) = throw.slow {
@@ -202,7 +203,9 @@ async fn take(
     }
     match taken {
         Taken::New | Taken::Before => (StatusCode::OK, "{}\n").into_response(),
-        Taken::OtherBody => (StatusCode::UNPROCESSABLE_ENTITY, "this Idempotency-Key came with another body before\n").into_response(),
+        Taken::OtherBody => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "this Idempotency-Key came with another body before\n").into_response()
+        }
     }
 }
 
