@@ -9,6 +9,7 @@
 //!            a lane drives itself, one epoch at a time: intent → apply → commit
 //! ```
 pub mod batch;
+pub mod checkpoint;
 pub mod clock;
 pub mod dead;
 pub mod decode;

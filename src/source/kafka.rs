@@ -1,1 +1,0 @@
-//! A Kafka topic as a source.

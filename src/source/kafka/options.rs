@@ -1,0 +1,178 @@
+//! What a user may write in the `OPTIONS` of a Kafka table.
+
+use std::fmt;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
+
+use crate::error::Result;
+use crate::source::Start;
+use crate::table::{TableDef, parse_duration};
+
+/// Settings of librdkafka that exactly-once rests on: a user cannot change them.
+const FIXED: [(&str, &str); 6] = [
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("enable.partition.eof", "true"),
+    // Offsets that are gone must be seen, not skipped.
+    ("auto.offset.reset", "error"),
+    ("isolation.level", "read_committed"),
+    ("statistics.interval.ms", "0"),
+];
+
+/// Settings that a user may change with `kafka.<name>`.
+const DEFAULTS: [(&str, &str); 10] = [
+    ("client.id", "falaj"),
+    // Never joined; librdkafka wants a name before it lets partitions be assigned.
+    ("group.id", "falaj"),
+    // The bound in memory of one reader. One answer of the broker may go over it, so that is bounded too.
+    ("queued.max.messages.kbytes", "65536"),
+    ("queued.min.messages", "1000000"),
+    ("fetch.max.bytes", "16777216"),
+    ("fetch.message.max.bytes", "8388608"),
+    // At the log end the broker holds an empty answer back for so long, and the log end is only known after it.
+    ("fetch.wait.max.ms", "50"),
+    // A full queue is looked at again after so long; the default of a second starves a fast reader.
+    ("fetch.queue.backoff.ms", "5"),
+    ("reconnect.backoff.max.ms", "2000"),
+    ("socket.nagle.disable", "true"),
+];
+
+/// The options of a Kafka table, read and checked.
+#[derive(Clone)]
+pub struct KafkaOptions {
+    /// The topic: the table's `LOCATION`.
+    pub topic: String,
+    /// `brokers`: `host:port`, several with commas.
+    pub brokers: String,
+    /// `format`: how a payload is written. `json` is the only one.
+    pub format: String,
+    /// `start`: where a lane without a checkpoint begins.
+    pub start: Start,
+    /// What begins with `watermark.`.
+    pub watermark: WatermarkOptions,
+    /// `kafka.*`: names and values for librdkafka, without the prefix. May hold secrets.
+    pub kafka: Vec<(String, String)>,
+}
+
+/// How a lane computes its watermark over this table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WatermarkOptions {
+    /// `watermark.column`: the column with the event time. Windows need one.
+    pub column: Option<String>,
+    /// `watermark.delay`: how much later than the newest an event may come.
+    pub delay: Duration,
+    /// `watermark.idle_timeout`: how long a partition at its log end holds the others back; `None` (`'off'`): for ever.
+    pub idle_timeout: Option<Duration>,
+    /// `watermark.max_ahead`: event times further ahead of the clock than this are dead letters.
+    pub max_ahead: Duration,
+}
+
+impl KafkaOptions {
+    /// Reads and checks the options of `table`; all problems become one error with its place. Touches no network.
+    pub fn from_table(table: &TableDef) -> Result<Self> {
+        let mut options = table.options();
+        let brokers = options.required("brokers", "localhost:9092").to_string();
+        let format = options.one_of("format", &["json"]).to_string();
+        let start = match options.one_of("start", &["earliest", "latest"]) {
+            "latest" => Start::Latest,
+            _ => Start::Earliest,
+        };
+        let column = options.text("watermark.column").map(str::to_string);
+        if let Some(name) = column.as_deref().filter(|name| table.schema.field_with_name(name).is_err()) {
+            options.problem(format!("option 'watermark.column' is '{name}', which is not a column of the table"));
+        }
+        let delay = options.duration("watermark.delay", Duration::from_secs(5));
+        let idle_timeout = match options.text("watermark.idle_timeout") {
+            None => Some(Duration::from_secs(60)),
+            Some(text) if text.eq_ignore_ascii_case("off") => None,
+            Some(text) => parse_duration(text).or_else(|| {
+                options.problem(format!(
+                    "option 'watermark.idle_timeout' is '{text}'; it must be a duration such as '1m', or 'off'"
+                ));
+                None
+            }),
+        };
+        let max_ahead = options.duration("watermark.max_ahead", Duration::from_secs(3600));
+        let kafka: Vec<(String, String)> =
+            options.with_prefix("kafka.").into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        if table.location.is_empty() {
+            options.problem("needs the topic as LOCATION");
+        }
+        let watermark = WatermarkOptions { column, delay, idle_timeout, max_ahead };
+        let read = Self { topic: table.location.clone(), brokers, format, start, watermark, kafka };
+        read.problems().into_iter().for_each(|problem| options.problem(problem));
+        options.finish()?;
+        Ok(read)
+    }
+
+    /// Options for `topic` at `brokers`, with every other option as it is when it is not given.
+    pub fn new(topic: &str, brokers: &str) -> Self {
+        Self {
+            topic: topic.into(),
+            brokers: brokers.into(),
+            format: "json".into(),
+            start: Start::Earliest,
+            watermark: WatermarkOptions::default(),
+            kafka: Vec::new(),
+        }
+    }
+
+    /// The settings of a client that reads.
+    pub(crate) fn client_config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        for (name, value) in DEFAULTS {
+            config.set(name, value);
+        }
+        for (name, value) in &self.kafka {
+            config.set(name, value);
+        }
+        for (name, value) in FIXED {
+            config.set(name, value);
+        }
+        config.set("bootstrap.servers", &self.brokers);
+        config
+    }
+
+    /// What librdkafka says about the `kafka.*` options, without their values: those may be secrets.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (name, value) in &self.kafka {
+            if FIXED.iter().any(|(fixed, _)| fixed == name) || name == "bootstrap.servers" {
+                problems.push(format!("option 'kafka.{name}' cannot be set: falaj decides it"));
+            } else if let Err(KafkaError::ClientConfig(_, why, ..)) =
+                ClientConfig::new().set(name, value).create_native_config().map(drop)
+            {
+                let why = if value.is_empty() { why } else { why.replace(value.as_str(), "…") };
+                problems.push(format!("option 'kafka.{name}' is refused by librdkafka: {why}"));
+            }
+        }
+        problems
+    }
+}
+
+impl Default for WatermarkOptions {
+    fn default() -> Self {
+        Self {
+            column: None,
+            delay: Duration::from_secs(5),
+            idle_timeout: Some(Duration::from_secs(60)),
+            max_ahead: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Without the values of `kafka.*`, which may be secrets.
+impl fmt::Debug for KafkaOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaOptions")
+            .field("topic", &self.topic)
+            .field("brokers", &self.brokers)
+            .field("format", &self.format)
+            .field("start", &self.start)
+            .field("watermark", &self.watermark)
+            .field("kafka", &self.kafka.iter().map(|(name, _)| name).collect::<Vec<_>>())
+            .finish()
+    }
+}

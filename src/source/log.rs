@@ -1,1 +1,0 @@
-//! The log: one source, read and decoded once, shared by every lane.
