@@ -9,11 +9,15 @@
 //!            a lane drives itself, one epoch at a time: intent → apply → commit
 //! ```
 pub mod batch;
+pub mod checkpoint;
 pub mod clock;
 pub mod dead;
 pub mod decode;
 pub mod error;
 pub mod lookup;
+pub mod query;
+pub mod settings;
+pub mod window;
 pub mod position;
 pub mod sink;
 pub mod source;

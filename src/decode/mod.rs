@@ -6,11 +6,12 @@ pub mod json;
 
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch};
+use arrow::array::{AsArray, Int64Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 
 use crate::batch::{DeadLetter, Payloads, Segment};
 use crate::error::Result;
+use crate::position::Span;
 
 /// Turns payloads of one format into rows of one schema. Used by one thread at a time; keeps no record between calls.
 pub trait Decoder: Send {
@@ -19,32 +20,54 @@ pub trait Decoder: Send {
 
     /// Decodes all `payloads`. `rows` has one row for each good record, in offset order.
     /// `Err` only when the decoder itself cannot work (memory, a registry that is away); bad records are in `dead`.
-    fn decode(&mut self, payloads: &Payloads) -> Result<Decoded>;
+    /// The payloads are handed over because texts may go on pointing into their memory.
+    fn decode(&mut self, payloads: Payloads) -> Result<Decoded>;
 }
 
 /// What a decoder made of some payloads: records = rows + dead + tombstones.
 #[derive(Debug)]
 pub struct Decoded {
+    /// Where the records come from, as in the payloads.
+    pub span: Span,
     /// The good records.
     pub rows: RecordBatch,
     /// The offset of each of them.
     pub offsets: Int64Array,
     /// The others.
     pub dead: Vec<DeadLetter>,
+    /// How many records had no payload.
+    pub tombstones: u64,
+    /// When the last record was appended to the log, in ms since 1970; 0 if unknown.
+    pub appended_ms: i64,
 }
 
 impl Decoded {
     /// The segment of these rows.
-    pub fn into_segment(self, payloads: &Payloads) -> Segment {
-        let bytes = self.rows.get_array_memory_size() + self.offsets.len() * 8;
+    pub fn into_segment(self) -> Segment {
+        let bytes = held_bytes(&self.rows) + self.offsets.len() * 8;
         Segment {
-            span: payloads.span,
+            span: self.span,
             rows: self.rows,
             offsets: self.offsets,
             dead: Arc::from(self.dead),
-            tombstones: payloads.tombstones.len() as u64,
-            appended_ms: payloads.appended_ms,
+            tombstones: self.tombstones,
+            appended_ms: self.appended_ms,
             bytes,
         }
     }
+}
+
+/// The memory that `rows` hold; buffers that columns of texts share count once.
+fn held_bytes(rows: &RecordBatch) -> usize {
+    let mut seen = Vec::new();
+    let mut bytes = rows.get_array_memory_size();
+    let texts = rows.columns().iter().filter_map(|column| column.as_string_view_opt());
+    for buffer in texts.flat_map(|texts| texts.data_buffers()) {
+        if seen.contains(&buffer.data_ptr()) {
+            bytes -= buffer.capacity();
+        } else {
+            seen.push(buffer.data_ptr());
+        }
+    }
+    bytes
 }

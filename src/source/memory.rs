@@ -7,7 +7,6 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::batch::Payloads;
-use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::position::{Positions, Span};
 use crate::source::{Reader, Source, Start};
@@ -16,8 +15,7 @@ use crate::source::{Reader, Source, Start};
 const POLL_RECORDS: usize = 16_384;
 const POLL_BYTES: usize = 4 << 20;
 
-/// A topic that lives as long as the process. Clones share it. Grows without a bound unless it was made with
-/// [`MemorySource::with_capacity_records`].
+/// A topic that lives as long as the process. Clones share it.
 #[derive(Debug, Clone)]
 pub struct MemorySource {
     topic: Arc<str>,
@@ -28,8 +26,7 @@ pub struct MemorySource {
 struct Shared {
     partitions: Mutex<Vec<Partition>>,
     pushed: Condvar,
-    capacity_records: usize,
-    clock: Clock,
+    retention_records: usize,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +39,7 @@ struct Partition {
 #[derive(Debug)]
 enum Record {
     /// A payload or a tombstone, and when it was appended (ms since 1970).
-    Data(Option<Box<[u8]>>, i64),
+    Data(Option<Vec<u8>>, i64),
     /// An offset without a record, as compaction and transactions leave them.
     Gap,
 }
@@ -54,44 +51,49 @@ impl Partition {
 }
 
 impl MemorySource {
-    /// An empty topic with so many partitions.
-    pub fn new(topic: &str, partitions: usize) -> Self {
-        Self::with_capacity_records(topic, partitions, usize::MAX)
-    }
-
-    /// As [`MemorySource::new`], but each partition keeps only its newest `capacity_records`; readers behind get `Lost`.
-    pub fn with_capacity_records(topic: &str, partitions: usize, capacity_records: usize) -> Self {
+    /// An empty topic with so many partitions, each of which keeps its newest `retention_records`; readers behind get `Lost`.
+    pub fn new(topic: &str, partitions: usize, retention_records: usize) -> Self {
         let partitions = Mutex::new((0..partitions).map(|_| Partition::default()).collect());
-        let shared = Shared { partitions, pushed: Condvar::new(), capacity_records, clock: Clock::system() };
+        let shared = Shared { partitions, pushed: Condvar::new(), retention_records };
         Self { topic: topic.into(), shared: Arc::new(shared) }
     }
 
-    /// Appends a record (`None` is a tombstone) and returns its offset. A partition that is not there yet is added, with
-    /// all before it.
-    pub fn push(&self, partition: usize, payload: Option<&[u8]>) -> i64 {
-        self.append(partition, Record::Data(payload.map(Into::into), self.shared.clock.now_ms()))
+    /// Appends a record; `None` is a tombstone. A partition that does not exist takes nothing.
+    pub fn push(&self, partition: usize, payload: Option<Vec<u8>>, appended_ms: i64) {
+        self.append(partition, Record::Data(payload, appended_ms));
     }
 
     /// Leaves out an offset.
-    pub fn push_gap(&self, partition: usize) -> i64 {
-        self.append(partition, Record::Gap)
+    pub fn push_gap(&self, partition: usize) {
+        self.append(partition, Record::Gap);
     }
 
-    fn append(&self, partition: usize, record: Record) -> i64 {
-        let mut partitions = self.shared.partitions.lock();
-        while partitions.len() <= partition {
-            partitions.push(Partition::default());
+    /// Adds a partition after the last.
+    pub fn add_partition(&self) {
+        self.shared.partitions.lock().push(Partition::default());
+        self.shared.pushed.notify_all();
+    }
+
+    /// The payload of a record that is still there.
+    pub fn payload(&self, partition: i32, offset: i64) -> Option<Vec<u8>> {
+        let partitions = self.shared.partitions.lock();
+        let partition = partitions.get(usize::try_from(partition).ok()?)?;
+        match partition.records.get(usize::try_from(offset - partition.first).ok()?)? {
+            Record::Data(payload, _) => payload.clone(),
+            Record::Gap => None,
         }
-        let partition = &mut partitions[partition];
-        let offset = partition.end();
+    }
+
+    fn append(&self, partition: usize, record: Record) {
+        let mut partitions = self.shared.partitions.lock();
+        let Some(partition) = partitions.get_mut(partition) else { return };
         partition.records.push_back(record);
-        while partition.records.len() > self.shared.capacity_records {
+        while partition.records.len() > self.shared.retention_records {
             partition.records.pop_front();
             partition.first += 1;
         }
         drop(partitions);
         self.shared.pushed.notify_all();
-        offset
     }
 
     fn open(&self, from: &Positions, all: bool) -> Result<Box<dyn Reader>> {

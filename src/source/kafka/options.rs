@@ -122,7 +122,7 @@ impl KafkaOptions {
     }
 
     /// The settings of a client that reads.
-    pub(super) fn client_config(&self) -> ClientConfig {
+    pub(crate) fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         for (name, value) in DEFAULTS {
             config.set(name, value);

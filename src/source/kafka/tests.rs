@@ -80,7 +80,7 @@ fn wrong_options_are_named_all_at_once_and_secrets_are_not() {
 #[test]
 fn a_broker_that_is_not_there_is_unreachable() {
     // Port 9 is bound by nobody here, and refuses at once.
-    let source = KafkaSource::new(KafkaOptions::new("t", "127.0.0.1:9")).expect("options");
+    let source = KafkaSource::new(KafkaOptions::new("t", "127.0.0.1:9"));
     let begin = Instant::now();
     let error = source.start(Start::Earliest).expect_err("nobody there");
     assert_eq!(error.kind(), Kind::Unreachable);
@@ -149,7 +149,7 @@ impl Topic {
         let mut options = KafkaOptions::new(&self.name, &self.brokers);
         // So that tests need not wait for what changes.
         options.kafka.push(("topic.metadata.refresh.interval.ms".into(), "200".into()));
-        KafkaSource::new(options).expect("options")
+        KafkaSource::new(options)
     }
 }
 

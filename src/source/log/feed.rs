@@ -123,7 +123,7 @@ impl Feed {
     }
 
     /// What the reading waits for.
-    pub(super) fn waiting_for(&self) -> Option<String> {
+    pub(super) fn waits_for(&self) -> Option<String> {
         self.inner.state.lock().waiting.clone()
     }
 }
@@ -138,26 +138,15 @@ impl Drop for Feed {
 impl Inner {
     fn run(&self, source: &dyn Source, make: &MakeDecoder, from: &Positions, only: bool) -> Result<()> {
         let mut reader = None;
-        let (mut decoder, mut backoff, mut pieces) = (None, Backoff::default(), VecDeque::<Payloads>::new());
+        let (mut decoder, mut backoff, mut pieces) = (None, Backoff::default(), Vec::<Payloads>::new());
         while self.wait_for_room() {
             match self.step(source, from, only, &mut reader, &mut pieces) {
                 Ok(()) => backoff.reset(),
                 Err(error) if error.kind() == Kind::Unreachable => self.pause(&error, backoff.next()),
                 Err(error) => return Err(error),
             }
-            while let Some(piece) = pieces.front() {
-                match read::decode(make, &mut decoder, piece) {
-                    Ok(segment) => self.push(segment)?,
-                    Err(error) if error.kind() == Kind::Unreachable => {
-                        self.pause(&error, backoff.next());
-                        if self.stopped(&self.state.lock()) {
-                            return Ok(());
-                        }
-                        continue;
-                    }
-                    Err(error) => return Err(error),
-                }
-                pieces.pop_front();
+            for piece in pieces.drain(..) {
+                self.push(read::decode(make, &mut decoder, piece)?)?;
             }
         }
         Ok(())
@@ -170,7 +159,7 @@ impl Inner {
         from: &Positions,
         only: bool,
         reader: &mut Option<Box<dyn Reader>>,
-        pieces: &mut VecDeque<Payloads>,
+        pieces: &mut Vec<Payloads>,
     ) -> Result<()> {
         let reader = match reader {
             Some(reader) => reader,
@@ -180,7 +169,7 @@ impl Inner {
                 opened
             }
         };
-        reader.poll(TICK, &mut |piece| pieces.push_back(piece))?;
+        reader.poll(TICK, &mut |piece| pieces.push(piece))?;
         self.state.lock().waiting = None;
         // The taker may wait for nothing but to hear how far the reading has come.
         self.news.notify_waiters();

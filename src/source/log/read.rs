@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::pressure::Pressure;
 use super::state::Tail;
-use super::{Backoff, Shared, spawn as spawn_thread};
+use super::{Backoff, SUBSCRIBE_WAIT, Shared, spawn as spawn_thread};
 use crate::batch::{Payloads, Segment};
 use crate::decode::Decoder;
 use crate::error::{Error, Kind, Result};
@@ -27,7 +27,7 @@ const WORKER_PIECES_MAX: usize = 64;
 /// Starts the threads; they end when the log is stopped or has failed.
 pub(super) fn spawn(shared: &Arc<Shared>) -> Result<()> {
     let mut workers = Vec::new();
-    for _ in 0..shared.limits.decode_threads.max(1) {
+    for _ in 0..shared.limits.threads.max(1) {
         let (send, receive) = sync_channel(WORKER_PIECES_MAX);
         workers.push(send);
         let shared = Arc::clone(shared);
@@ -82,20 +82,30 @@ fn read(shared: &Shared, workers: &[SyncSender<Payloads>]) -> Result<()> {
     Ok(())
 }
 
+/// Waits for the lanes that are to come. `false`: the log ended before.
+fn wait_for_lanes(shared: &Shared) -> bool {
+    let mut state = shared.state.lock();
+    let mut first = None;
+    while !shared.stopped() {
+        if !state.lanes.is_empty() {
+            let since = *first.get_or_insert_with(Instant::now);
+            if state.lanes_ever >= shared.limits.lanes as u64 || since.elapsed() >= SUBSCRIBE_WAIT {
+                return true;
+            }
+        }
+        shared.room.wait_for(&mut state, POLL_WAIT);
+    }
+    false
+}
+
 /// Opens the source at the least positions of the lanes, trying until it is there. `None`: stopped meanwhile.
 fn open(shared: &Shared) -> Result<Option<Box<dyn Reader>>> {
     let mut backoff = Backoff::default();
     loop {
-        let from = {
-            let mut state = shared.state.lock();
-            while state.lanes.is_empty() && !shared.stopped() {
-                shared.room.wait_for(&mut state, POLL_WAIT);
-            }
-            state.least_positions()
-        };
-        if shared.stopped() {
+        if !wait_for_lanes(shared) {
             return Ok(None);
         }
+        let from = shared.state.lock().least_positions();
         match shared.source.reader(&from) {
             Ok(reader) => {
                 let mut state = shared.state.lock();
@@ -159,20 +169,11 @@ fn size(piece: &Payloads) -> usize {
 }
 
 fn decode_and_append(shared: &Shared, decoder: &mut Option<Box<dyn Decoder>>, piece: Payloads) -> Result<()> {
-    let mut backoff = Backoff::default();
-    let segment = loop {
-        match decode(&shared.make_decoder, decoder, &piece) {
-            Ok(segment) => break segment,
-            Err(error) if error.kind() == Kind::Unreachable && !shared.stopped() => {
-                shared.state.lock().waiting = Some(error.chain());
-                pause(shared, backoff.next());
-            }
-            Err(error) => return Err(error),
-        }
-    };
+    let (partition, size) = (piece.span.partition, size(&piece));
+    let segment = decode(&shared.make_decoder, decoder, piece)?;
     let mut state = shared.state.lock();
-    state.in_flight -= size(&piece);
-    if let Some(tail) = state.tails.get_mut(&piece.span.partition) {
+    state.in_flight -= size;
+    if let Some(tail) = state.tails.get_mut(&partition) {
         tail.pending -= 1;
     }
     state.append(segment);
@@ -182,18 +183,18 @@ fn decode_and_append(shared: &Shared, decoder: &mut Option<Box<dyn Decoder>>, pi
     Ok(())
 }
 
-/// Decodes a piece; makes the decoder first when there is none.
-pub(super) fn decode(make: &super::MakeDecoder, decoder: &mut Option<Box<dyn Decoder>>, piece: &Payloads) -> Result<Segment> {
+/// Decodes a piece; makes the decoder first when there is none. The decoder takes the piece away, so there is no second attempt.
+pub(super) fn decode(make: &super::MakeDecoder, decoder: &mut Option<Box<dyn Decoder>>, piece: Payloads) -> Result<Segment> {
     let decoder = match decoder {
         Some(decoder) => decoder,
         None => decoder.insert(make()?),
     };
-    Ok(decoder.decode(piece)?.into_segment(piece))
+    Ok(decoder.decode(piece)?.into_segment())
 }
 
 /// Waits until there is room for another piece and a lane to read for. `false`: the log was stopped.
 fn wait_for_room(shared: &Shared, pressure: &mut Pressure) -> bool {
-    let bytes_max = shared.limits.log_bytes_max;
+    let bytes_max = shared.limits.bytes_max;
     let mut state = shared.state.lock();
     loop {
         if shared.stopped() || state.error.is_some() {

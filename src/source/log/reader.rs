@@ -36,7 +36,7 @@ impl LogReader {
     /// within a partition, the partitions in turn. Returns as soon as there is one; an empty `Vec` after `wait`.
     ///
     /// `Err` when the source or the decoder has failed for good, once what was decoded before is taken; a source that cannot be
-    /// reached is no error (see [`LogReader::waiting_for`]). Dropping the future loses nothing.
+    /// reached is no error (see [`LogReader::waits_for`]). Dropping the future loses nothing.
     pub async fn take(&mut self, bytes_max: usize, wait: Duration) -> Result<Vec<Arc<Segment>>> {
         let deadline = Instant::now() + wait;
         let news = Arc::clone(&self.shared.news);
@@ -62,9 +62,10 @@ impl LogReader {
         &self.positions
     }
 
-    /// Whether the lane has taken everything of `partition`, which was read to its log end when it was last polled.
-    pub fn at_log_end(&self, partition: i32) -> bool {
-        self.is_at_end(&self.shared.state.lock(), partition)
+    /// Every partition, with whether the lane has taken everything of it and it was read to its log end when last polled.
+    pub fn at_log_end(&self) -> Vec<(i32, bool)> {
+        let state = self.shared.state.lock();
+        state.tails.keys().map(|&partition| (partition, self.is_at_end(&state, partition))).collect()
     }
 
     /// Whether that holds for every partition, and the partitions are known.
@@ -90,8 +91,8 @@ impl LogReader {
     }
 
     /// What the lane's reading waits for, when the source cannot be reached: a sentence.
-    pub fn waiting_for(&self) -> Option<String> {
-        let own = self.feed.as_ref().and_then(Feed::waiting_for);
+    pub fn waits_for(&self) -> Option<String> {
+        let own = self.feed.as_ref().and_then(Feed::waits_for);
         own.or_else(|| self.shared.state.lock().waiting.clone())
     }
 
@@ -155,7 +156,7 @@ impl LogReader {
 
     fn take_shared(&mut self, state: &mut State, bytes_max: usize) -> Result<Vec<Arc<Segment>>> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
-        let full = state.held() >= self.shared.limits.log_bytes_max;
+        let full = state.held() >= self.shared.limits.bytes_max;
         let State { tails, lanes, .. } = state;
         let Some(lane) = lanes.get_mut(&self.key) else { return Ok(taken) };
         while bytes < bytes_max {

@@ -52,8 +52,8 @@ impl Replay {
     }
 
     /// What the reading waits for, when the source cannot be reached: a sentence.
-    pub fn waiting_for(&self) -> Option<String> {
-        self.feed.waiting_for()
+    pub fn waits_for(&self) -> Option<String> {
+        self.feed.waits_for()
     }
 
     fn try_next(&mut self, spans: &mut Vec<Span>) -> Result<Vec<Arc<Segment>>> {
@@ -92,5 +92,36 @@ impl Replay {
             at.advance(span)?;
         }
         Ok(())
+    }
+}
+
+/// Some spans, read again for a recovery.
+pub struct SpanReader {
+    shared: Arc<Shared>,
+    left: Vec<Span>,
+    /// Opened at the first call.
+    replay: Option<Replay>,
+}
+
+impl SpanReader {
+    pub(super) fn new(shared: Arc<Shared>, spans: &[Span]) -> Self {
+        let left = spans.iter().copied().filter(|span| span.from < span.to).collect();
+        Self { shared, left, replay: None }
+    }
+
+    /// The next segments, cut to the spans; `None` after the last. Waits and fails as [`Replay::next`] does.
+    pub async fn next(&mut self) -> Result<Option<Vec<Arc<Segment>>>> {
+        if self.left.is_empty() {
+            return Ok(None);
+        }
+        let replay = match &mut self.replay {
+            Some(replay) => replay,
+            None => {
+                // The first span of each partition says where it begins.
+                let from = self.left.iter().rev().map(|span| (span.partition, span.from)).collect();
+                self.replay.insert(Replay::new(&self.shared, &from)?)
+            }
+        };
+        replay.next(&mut self.left).await.map(Some)
     }
 }

@@ -14,7 +14,6 @@ const SEGMENT_OVERHEAD: usize = 1024;
 /// All that changes while a log runs.
 #[derive(Default)]
 pub(super) struct State {
-    pub(super) started: bool,
     /// Set once the source has named its partitions.
     pub(super) opened: bool,
     pub(super) error: Option<Error>,
@@ -28,7 +27,8 @@ pub(super) struct State {
     /// When every partition was last seen at its log end.
     pub(super) last_live: Option<Instant>,
     next_sequence: u64,
-    next_lane: u64,
+    /// How many lanes have ever subscribed; the last one's key.
+    pub(super) lanes_ever: u64,
 }
 
 /// The newest segments of one partition.
@@ -62,9 +62,9 @@ impl State {
     /// Adds a lane, detached if the tails no longer hold what it needs. Returns its key.
     pub(super) fn add_lane(&mut self, at: Positions) -> u64 {
         let detached = self.is_behind(&at);
-        self.next_lane += 1;
-        self.lanes.insert(self.next_lane, Lane { at, detached, starving: false });
-        self.next_lane
+        self.lanes_ever += 1;
+        self.lanes.insert(self.lanes_ever, Lane { at, detached, starving: false });
+        self.lanes_ever
     }
 
     /// Whether something after `at` is no longer in the tails.

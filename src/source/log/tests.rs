@@ -26,7 +26,7 @@ impl Decoder for Numbers {
         Arc::clone(&self.0)
     }
 
-    fn decode(&mut self, payloads: &Payloads) -> Result<Decoded> {
+    fn decode(&mut self, payloads: Payloads) -> Result<Decoded> {
         let (mut values, mut offsets, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for index in (0..payloads.len()).filter(|index| !payloads.tombstones.contains(index)) {
             let text = str::from_utf8(payloads.payload(index)).unwrap_or_default();
@@ -45,20 +45,26 @@ impl Decoder for Numbers {
             }
         }
         let rows = RecordBatch::try_new(self.schema(), vec![Arc::new(Int64Array::from(values))])?;
-        Ok(Decoded { rows, offsets: offsets.into(), dead })
+        Ok(Decoded {
+            span: payloads.span,
+            rows,
+            offsets: offsets.into(),
+            dead,
+            tombstones: payloads.tombstones.len() as u64,
+            appended_ms: payloads.appended_ms,
+        })
     }
 }
 
 /// Record n of a partition holds n, in a payload of a hundred bytes.
 fn fill(source: &MemorySource, partition: usize, records: i64) {
     for n in 0..records {
-        source.push(partition, Some(format!("{n:<100}").as_bytes()));
+        source.push(partition, Some(format!("{n:<100}").into_bytes()), n);
     }
 }
 
-fn open(source: &MemorySource, log_bytes_max: usize) -> Arc<Log> {
-    let limits = LogLimits { log_bytes_max, feed_bytes_max: 1 << 20, decode_threads: 2 };
-    Log::open(Arc::new(source.clone()), numbers, limits)
+fn open(source: &MemorySource, lanes: usize, bytes_max: usize) -> Arc<Log> {
+    Log::open(Arc::new(source.clone()), Arc::new(numbers), LogLimits { bytes_max, lanes, threads: 2 })
 }
 
 /// What a lane has got of each partition: spans must touch, and rows must be what was written at their offset.
@@ -103,12 +109,11 @@ async fn wait_for(what: &str, mut reached: impl FnMut() -> bool) {
 
 #[tokio::test]
 async fn two_lanes_get_every_record_in_order_within_the_bound() {
-    let source = MemorySource::new("t", 3);
+    let source = MemorySource::new("t", 3, usize::MAX);
     (0..3).for_each(|partition| fill(&source, partition, 50_000));
     let bytes_max = 2 << 20;
-    let log = open(&source, bytes_max);
+    let log = open(&source, 2, bytes_max);
     let (mut fast, mut slow) = (log.subscribe(Positions::default()), log.subscribe(Positions::default()));
-    log.start().expect("threads");
     let (mut seen_fast, mut seen_slow) = (Seen::default(), Seen::default());
     for step in 1..=15 {
         seen_fast.until_at_least(&mut fast, step * 10_000).await;
@@ -134,10 +139,9 @@ impl Seen {
 
 #[tokio::test]
 async fn a_lane_that_stands_still_does_not_hold_up_the_others_and_misses_nothing() {
-    let source = MemorySource::new("t", 2);
-    let log = open(&source, 1 << 20);
+    let source = MemorySource::new("t", 2, usize::MAX);
+    let log = open(&source, 2, 1 << 20);
     let (mut fast, mut slow) = (log.subscribe(Positions::default()), log.subscribe(Positions::default()));
-    log.start().expect("threads");
     wait_for("the log to be live", || log.at_log_end()).await;
     (0..2).for_each(|partition| fill(&source, partition, 100_000));
     let mut seen_fast = Seen::default();
@@ -150,19 +154,18 @@ async fn a_lane_that_stands_still_does_not_hold_up_the_others_and_misses_nothing
         !slow.is_detached()
     })
     .await;
-    source.push(0, Some(b"100000"));
+    source.push(0, Some(b"100000".to_vec()), 0);
     seen_slow.until(&mut slow, 200_001).await;
     seen_fast.until(&mut fast, 200_001).await;
 }
 
 #[tokio::test]
 async fn a_late_lane_reads_from_the_beginning_and_then_with_the_others() {
-    let source = MemorySource::new("t", 3);
+    let source = MemorySource::new("t", 3, usize::MAX);
     fill(&source, 0, 60_000);
     fill(&source, 1, 10);
-    let log = open(&source, 1 << 20);
+    let log = open(&source, 1, 1 << 20);
     let mut first = log.subscribe(source.start(Start::Earliest).expect("memory"));
-    log.start().expect("threads");
     Seen::default().until(&mut first, 60_010).await;
     for from in [Positions::default(), source.start(Start::Earliest).expect("memory")] {
         let mut late = log.subscribe(from);
@@ -180,15 +183,14 @@ async fn a_late_lane_reads_from_the_beginning_and_then_with_the_others() {
 
 #[tokio::test]
 async fn gaps_tombstones_bad_records_and_new_partitions() {
-    let source = MemorySource::new("t", 1);
-    source.push(0, Some(b"0"));
+    let source = MemorySource::new("t", 1, usize::MAX);
+    source.push(0, Some(b"0".to_vec()), 0);
     source.push_gap(0);
-    source.push(0, None);
-    source.push(0, Some(b"x"));
+    source.push(0, None, 0);
+    source.push(0, Some(b"x".to_vec()), 0);
     source.push_gap(0);
-    let log = open(&source, 1 << 20);
+    let log = open(&source, 1, 1 << 20);
     let mut lane = log.subscribe(Positions::default());
-    log.start().expect("threads");
     let mut seen = Seen::default();
     wait_for("the log end", || {
         if let Some(Ok(taken)) = futures::FutureExt::now_or_never(lane.take(1, Duration::ZERO)) {
@@ -198,17 +200,19 @@ async fn gaps_tombstones_bad_records_and_new_partitions() {
     })
     .await;
     assert_eq!((seen.rows, seen.dead, lane.positions().get(0)), (1, 1, Some(5)), "the position lies past the last gap");
+    source.add_partition();
+    source.add_partition();
     fill(&source, 2, 7);
     seen.until(&mut lane, 8).await;
     wait_for("the log end", || lane.all_at_log_end()).await;
-    assert!(lane.at_log_end(1) && lane.at_log_end(2) && !lane.at_log_end(3));
+    assert_eq!(lane.at_log_end(), [(0, true), (1, true), (2, true)]);
 }
 
 #[tokio::test]
 async fn spans_are_read_again_exactly() {
-    let source = MemorySource::new("t", 3);
+    let source = MemorySource::new("t", 3, usize::MAX);
     (0..3).for_each(|partition| fill(&source, partition, 40_000));
-    let log = open(&source, 1 << 20);
+    let log = open(&source, 1, 1 << 20);
     let span = |partition, from, to| Span { partition, from, to };
     let epochs = [
         vec![span(0, 5, 20_001), span(0, 20_001, 20_001), span(1, 0, 1)],
@@ -228,27 +232,31 @@ async fn spans_are_read_again_exactly() {
             assert!(seen.at.get(span.partition) >= Some(span.to));
         }
     }
+    let spans = [span(2, 17, 12_345), span(0, 3, 3), span(1, 3, 4), span(2, 12_345, 12_346)];
+    let (mut reader, mut seen) = (log.spans(&spans), Seen::default());
+    while let Some(taken) = tokio::time::timeout(WAIT, reader.next()).await.expect("in time").expect("no error") {
+        seen.add(&taken);
+    }
+    assert_eq!((seen.rows, seen.at.get(2), seen.at.len()), (12_346 - 17 + 1, Some(12_346), 2));
     let error = replay.next(&mut vec![span(0, 7, 8)]).await.expect_err("it stands elsewhere");
     assert_eq!(error.kind(), Kind::Bug);
 }
 
 #[tokio::test]
 async fn records_that_are_gone_end_every_lane_with_the_spans() {
-    let source = MemorySource::with_capacity_records("t", 1, 10);
+    let source = MemorySource::new("t", 1, 10);
     fill(&source, 0, 100);
-    let log = open(&source, 1 << 20);
+    let log = open(&source, 1, 1 << 20);
     let mut lane = log.subscribe([(0, 5)].into_iter().collect());
-    log.start().expect("threads");
     let error = lane.take(1, WAIT).await.expect_err("gone");
     assert_eq!((error.kind(), error.to_string().contains("partition 0 [5, 90)")), (Kind::Lost, true), "{error}");
 }
 
 #[tokio::test]
 async fn a_record_reaches_a_waiting_lane_at_once_and_dropping_the_log_ends_its_threads() {
-    let source = MemorySource::new("t", 1);
-    let log = open(&source, 1 << 20);
+    let source = MemorySource::new("t", 1, usize::MAX);
+    let log = open(&source, 1, 1 << 20);
     let mut lane = log.subscribe(Positions::default());
-    log.start().expect("threads");
     let mut times = Vec::new();
     for n in 0..200 {
         let (pusher, payload, shared) = (source.clone(), n.to_string(), Arc::clone(&log.shared));
@@ -257,7 +265,7 @@ async fn a_record_reaches_a_waiting_lane_at_once_and_dropping_the_log_ends_its_t
                 thread::yield_now();
             }
             let at = std::time::Instant::now();
-            pusher.push(0, Some(payload.as_bytes()));
+            pusher.push(0, Some(payload.into_bytes()), 0);
             at
         });
         let taken = lane.take(1, WAIT).await.expect("no error");

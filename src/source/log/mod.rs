@@ -5,7 +5,7 @@
 //!             stops polling while the log is full   bounded in bytes                  └ feed: own reader, while it is behind
 //! ```
 //!
-//! Order of calls: [`Log::open`], [`Log::subscribe`] for each lane, [`Log::start`]; later subscribers are welcome. Segments of
+//! Order of calls: [`Log::open`], then [`Log::subscribe`] for each lane; later subscribers are welcome. Segments of
 //! one partition come in order and without a hole; several partitions are mixed. What is in memory is bounded: when the log is
 //! full, what every lane has taken is dropped, and then reading waits for the slowest lane. A lane that holds up the others
 //! for long is *detached*: it reads by itself, through a reader of its own, until it has caught up. The lane notices nothing.
@@ -33,11 +33,11 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::decode::Decoder;
 use crate::error::{Error, Kind, Result};
-use crate::position::Positions;
+use crate::position::{Positions, Span};
 use crate::source::Source;
 
 pub use reader::LogReader;
-pub use replay::Replay;
+pub use replay::{Replay, SpanReader};
 
 use feed::Feed;
 use state::State;
@@ -46,25 +46,22 @@ use state::State;
 #[derive(Debug, Clone, Copy)]
 pub struct LogLimits {
     /// Memory for decoded segments and for payloads that are being decoded. One piece more may come on top (some 4 MiB).
-    pub log_bytes_max: usize,
-    /// Memory of each private reading: a detached lane, a replay.
-    pub feed_bytes_max: usize,
+    pub bytes_max: usize,
+    /// How many lanes will subscribe: reading begins with the last of them, so that all can begin together.
+    pub lanes: usize,
     /// How many threads decode. A partition is always decoded by the same one.
-    pub decode_threads: usize,
+    pub threads: usize,
 }
 
-impl Default for LogLimits {
-    fn default() -> Self {
-        Self {
-            log_bytes_max: 128 << 20,
-            feed_bytes_max: 16 << 20,
-            decode_threads: thread::available_parallelism().map_or(1, |count| count.get()),
-        }
-    }
-}
+/// How long the first lane waits for the others before reading begins without them.
+const SUBSCRIBE_WAIT: Duration = Duration::from_secs(3);
+
+/// Memory of each private reading, of a detached lane or of spans that are read again: a few pieces, so that reading and
+/// taking go on side by side.
+const FEED_BYTES_MAX: usize = 16 << 20;
 
 /// Makes a decoder for each thread that decodes.
-type MakeDecoder = Arc<dyn Fn() -> Result<Box<dyn Decoder>> + Send + Sync>;
+pub type MakeDecoder = Arc<dyn Fn() -> Result<Box<dyn Decoder>> + Send + Sync>;
 
 /// One source's log. Dropping it ends its threads (within some 100 ms) and makes every reader's `take` fail.
 pub struct Log {
@@ -86,22 +83,22 @@ struct Shared {
 }
 
 impl Log {
-    /// A log over `source`. Reads nothing before [`Log::start`]. `decoder` is called once for each thread that decodes.
-    pub fn open(
-        source: Arc<dyn Source>,
-        decoder: impl Fn() -> Result<Box<dyn Decoder>> + Send + Sync + 'static,
-        limits: LogLimits,
-    ) -> Arc<Self> {
-        let shared = Shared {
+    /// A log over `source`. Begins to read at the least positions of its lanes, once so many as `limits` says have subscribed
+    /// (or some seconds after the first). Trouble comes out of [`LogReader::take`].
+    pub fn open(source: Arc<dyn Source>, make_decoder: MakeDecoder, limits: LogLimits) -> Arc<Self> {
+        let shared = Arc::new(Shared {
             source,
-            make_decoder: Arc::new(decoder),
+            make_decoder,
             limits,
             state: Mutex::default(),
             room: Condvar::new(),
             news: Arc::default(),
             stop: Arc::default(),
-        };
-        Arc::new(Self { shared: Arc::new(shared) })
+        });
+        if let Err(error) = read::spawn(&shared) {
+            shared.fail(error);
+        }
+        Arc::new(Self { shared })
     }
 
     /// A reader for one lane that stands at `from`; partitions that are not in `from` are read from their beginning.
@@ -110,16 +107,13 @@ impl Log {
         LogReader::new(Arc::clone(&self.shared), from)
     }
 
-    /// Begins to read, at the least positions of the lanes that have subscribed. A second call does nothing.
-    /// `Err` only when threads cannot be started; trouble with the source comes out of [`LogReader::take`].
-    pub fn start(&self) -> Result<()> {
-        if std::mem::replace(&mut self.shared.state.lock().started, true) {
-            return Ok(());
-        }
-        read::spawn(&self.shared)
+    /// Reads exactly these spans again, apart from the log and its lanes. Name the spans of one partition in order, each
+    /// beginning where the one before ends.
+    pub fn spans(&self, spans: &[Span]) -> SpanReader {
+        SpanReader::new(Arc::clone(&self.shared), spans)
     }
 
-    /// Reads spans again that begin at `from`; only its partitions. Needs no [`Log::start`].
+    /// Reads on from `from`, span by span: for many epochs, one after the other. Only the partitions of `from` are read.
     pub fn replay(&self, from: &Positions) -> Result<Replay> {
         Replay::new(&self.shared, from)
     }
@@ -130,7 +124,7 @@ impl Log {
     }
 
     /// What the log waits for, when its source cannot be reached: a sentence.
-    pub fn waiting_for(&self) -> Option<String> {
+    pub fn waits_for(&self) -> Option<String> {
         self.shared.state.lock().waiting.clone()
     }
 
@@ -168,7 +162,7 @@ impl Shared {
 
     fn feed(&self, from: Positions, only: bool, news: Arc<Notify>) -> Result<Feed> {
         let (source, decoder) = (Arc::clone(&self.source), Arc::clone(&self.make_decoder));
-        Feed::spawn(source, decoder, from, only, self.limits.feed_bytes_max, news, Arc::clone(&self.stop))
+        Feed::spawn(source, decoder, from, only, FEED_BYTES_MAX, news, Arc::clone(&self.stop))
     }
 }
 

@@ -36,8 +36,8 @@ pub struct KafkaSource {
 
 impl KafkaSource {
     /// A source over these options. Connects to nothing.
-    pub fn new(options: KafkaOptions) -> Result<Self> {
-        Ok(Self { options })
+    pub fn new(options: KafkaOptions) -> Self {
+        Self { options }
     }
 
     /// The options it was made from.

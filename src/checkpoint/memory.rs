@@ -1,0 +1,40 @@
+//! A checkpoint store in memory, for tests and the demo. Clones share it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::CheckpointStore;
+use crate::error::Result;
+
+/// Names and bytes in a map.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+
+#[async_trait]
+impl CheckpointStore for MemoryStore {
+    async fn create(&self, name: &str, bytes: Vec<u8>) -> Result<bool> {
+        let mut files = self.0.lock();
+        if files.contains_key(name) {
+            return Ok(false);
+        }
+        files.insert(name.to_string(), bytes);
+        Ok(true)
+    }
+
+    async fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        Ok(self.0.lock().get(name).cloned())
+    }
+
+    async fn list(&self, folder: &str) -> Result<Vec<String>> {
+        let prefix = format!("{folder}/");
+        Ok(self.0.lock().keys().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_string).collect())
+    }
+
+    async fn remove(&self, names: Vec<String>) -> Result<()> {
+        self.0.lock().retain(|name, _| !names.contains(name));
+        Ok(())
+    }
+}

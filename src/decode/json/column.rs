@@ -1,0 +1,280 @@
+//! One column of a batch in the making: values come in one by one, the last ones can be taken back.
+//!
+//! Both paths hand their values to [`Column::put`], so they cannot disagree about what a value means.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, Decimal128Array, PrimitiveArray};
+use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
+    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
+};
+
+use super::number::{self, Misfit};
+use super::scan::Shape;
+use super::text::{self, Texts};
+use super::time::{self, Minute};
+use crate::error::{Error, Kind, Result};
+
+/// A value as a column takes it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Value<'a> {
+    pub(super) shape: Shape,
+    /// The value as it stands in the payload; of a string, what is between the quotes, escapes resolved.
+    pub(super) text: &'a [u8],
+    /// The number of the buffer that holds `text` (see [`text`]), and where in it.
+    pub(super) buffer: u32,
+    pub(super) offset: usize,
+}
+
+/// Why a column does not take a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The column may not be NULL.
+    Null,
+    /// The value is of another type.
+    Type,
+    /// The type cannot hold it.
+    Range,
+    /// The text is not a time; the words end a sentence that begins with the text.
+    Time(&'static str),
+}
+
+impl From<Misfit> for Refusal {
+    fn from(misfit: Misfit) -> Self {
+        match misfit {
+            Misfit::NotWhole => Refusal::Type,
+            Misfit::Range => Refusal::Range,
+        }
+    }
+}
+
+/// One column of the rows so far.
+#[derive(Debug)]
+pub(super) struct Column {
+    field: Arc<Field>,
+    cells: Cells,
+    /// The rows that are NULL, in order.
+    nulls: Vec<usize>,
+}
+
+#[derive(Debug)]
+enum Cells {
+    /// All integers, in 64 bits.
+    Whole {
+        least: i64,
+        most: u64,
+        values: Vec<i64>,
+    },
+    /// Both widths: every `f32` is an `f64`, but must be rounded from the text only once.
+    Float {
+        single: bool,
+        values: Vec<f64>,
+    },
+    Flag(Vec<bool>),
+    Decimal {
+        precision: u8,
+        scale: i8,
+        values: Vec<i128>,
+    },
+    Date(Vec<i32>),
+    Time {
+        unit: TimeUnit,
+        last: Minute,
+        values: Vec<i64>,
+    },
+    Text(Vec<u128>),
+}
+
+/// Does the same with the vector of each kind of cells.
+macro_rules! each {
+    ($cells:expr, $values:ident => $body:expr) => {
+        match $cells {
+            Cells::Whole { values: $values, .. } | Cells::Time { values: $values, .. } => $body,
+            Cells::Float { values: $values, .. } => $body,
+            Cells::Flag($values) => $body,
+            Cells::Decimal { values: $values, .. } => $body,
+            Cells::Date($values) => $body,
+            Cells::Text($values) => $body,
+        }
+    };
+}
+
+impl Column {
+    /// An empty column; the error names it if its type cannot be decoded from JSON.
+    pub(super) fn new(field: &Arc<Field>) -> Result<Self> {
+        let whole = |least, most| Cells::Whole { least, most, values: Vec::new() };
+        let cells = match field.data_type() {
+            DataType::Int8 => whole(i8::MIN.into(), i8::MAX as u64),
+            DataType::Int16 => whole(i16::MIN.into(), i16::MAX as u64),
+            DataType::Int32 => whole(i32::MIN.into(), i32::MAX as u64),
+            DataType::Int64 => whole(i64::MIN, i64::MAX as u64),
+            DataType::UInt8 => whole(0, u8::MAX.into()),
+            DataType::UInt16 => whole(0, u16::MAX.into()),
+            DataType::UInt32 => whole(0, u32::MAX.into()),
+            DataType::UInt64 => whole(0, u64::MAX),
+            DataType::Float32 => Cells::Float { single: true, values: Vec::new() },
+            DataType::Float64 => Cells::Float { single: false, values: Vec::new() },
+            DataType::Boolean => Cells::Flag(Vec::new()),
+            &DataType::Decimal128(precision, scale) => Cells::Decimal { precision, scale, values: Vec::new() },
+            DataType::Date32 => Cells::Date(Vec::new()),
+            &DataType::Timestamp(unit, _) => Cells::Time { unit, last: Minute::default(), values: Vec::new() },
+            DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => Cells::Text(Vec::new()),
+            other => {
+                let message = format!(
+                    "column '{}' has type {other}, which the format json cannot decode; declare it VARCHAR, which holds \
+                     any value's JSON text",
+                    field.name()
+                );
+                return Err(Error::new(Kind::Sql, message));
+            }
+        };
+        Ok(Self { field: Arc::clone(field), cells, nulls: Vec::new() })
+    }
+
+    /// The column's declaration.
+    pub(super) fn field(&self) -> &Field {
+        &self.field
+    }
+
+    /// How many values it has.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        each!(&self.cells, values => values.len())
+    }
+
+    /// Makes room for `rows` values.
+    pub(super) fn reserve(&mut self, rows: usize) {
+        each!(&mut self.cells, values => values.reserve_exact(rows));
+    }
+
+    /// Takes back the values after the first `rows`.
+    pub(super) fn truncate(&mut self, rows: usize) {
+        each!(&mut self.cells, values => values.truncate(rows));
+        while self.nulls.last().is_some_and(|&row| row >= rows) {
+            self.nulls.pop();
+        }
+    }
+
+    /// Adds a value, or nothing and says why.
+    #[inline]
+    pub(super) fn put(&mut self, value: Value<'_>) -> Result<(), Refusal> {
+        if value.shape == Shape::Null {
+            return self.put_null();
+        }
+        let text = value.text;
+        match (&mut self.cells, value.shape) {
+            (Cells::Text(views), _) => views.push(text::view(text, value.buffer, value.offset)),
+            (Cells::Whole { least, most, values }, Shape::Number) => values.push(number::whole(text, *least, *most)?),
+            (Cells::Time { unit, last, values }, Shape::String) => {
+                let at = time::instant(text, last).map_err(Refusal::Time)?;
+                values.push(time::in_unit(at, *unit).ok_or(Refusal::Range)?);
+            }
+            (Cells::Float { single, values }, Shape::Number) => values.push(float(text, *single)?),
+            (Cells::Flag(values), Shape::True | Shape::False) => values.push(value.shape == Shape::True),
+            (Cells::Decimal { precision, scale, values }, shape)
+                if shape == Shape::Number || shape == Shape::String && number::is_number(text) =>
+            {
+                values.push(number::decimal(text, *precision, *scale)?);
+            }
+            (Cells::Date(values), Shape::String) => {
+                values.push(time::days(text).ok_or(Refusal::Time("is not a date such as 2026-11-23"))?);
+            }
+            _ => return Err(Refusal::Type),
+        }
+        Ok(())
+    }
+
+    /// Adds a NULL, if the column may hold one.
+    pub(super) fn put_null(&mut self) -> Result<(), Refusal> {
+        if !self.field.is_nullable() {
+            return Err(Refusal::Null);
+        }
+        self.nulls.push(self.len());
+        each!(&mut self.cells, values => values.push(Default::default()));
+        Ok(())
+    }
+
+    /// The views of a column of texts.
+    pub(super) fn views(&self) -> Option<&Vec<u128>> {
+        if let Cells::Text(views) = &self.cells { Some(views) } else { None }
+    }
+
+    /// Takes all values out as an array; the column is empty afterwards. `texts` are what the views point into.
+    pub(super) fn finish(&mut self, texts: &Texts) -> Result<ArrayRef> {
+        let nulls = bitmap(&std::mem::take(&mut self.nulls), self.len());
+        let data_type = self.field.data_type();
+        Ok(match &mut self.cells {
+            Cells::Whole { values, .. } => wholes(data_type, std::mem::take(values), nulls),
+            Cells::Float { single: true, values } => {
+                primitive::<Float32Type>(std::mem::take(values).into_iter().map(|value| value as f32).collect(), nulls)
+            }
+            Cells::Float { values, .. } => primitive::<Float64Type>(std::mem::take(values).into(), nulls),
+            Cells::Flag(values) => Arc::new(BooleanArray::new(BooleanBuffer::from(std::mem::take(values)), nulls)),
+            Cells::Decimal { precision, scale, values } => {
+                let array = Decimal128Array::new(std::mem::take(values).into(), nulls);
+                Arc::new(array.with_precision_and_scale(*precision, *scale)?)
+            }
+            Cells::Date(values) => primitive::<Date32Type>(std::mem::take(values).into(), nulls),
+            Cells::Time { unit, values, .. } => times(*unit, data_type, std::mem::take(values).into(), nulls),
+            Cells::Text(views) => texts.array(data_type, std::mem::take(views), nulls)?,
+        })
+    }
+}
+
+/// The nearest float; the grammar of JSON is a part of what the standard library reads.
+fn float(text: &[u8], single: bool) -> Result<f64, Refusal> {
+    let text = std::str::from_utf8(text).map_err(|_| Refusal::Type)?;
+    let value = if single { text.parse::<f32>().map(f64::from) } else { text.parse::<f64>() }.map_err(|_| Refusal::Type)?;
+    if value.is_finite() { Ok(value) } else { Err(Refusal::Range) }
+}
+
+fn bitmap(nulls: &[usize], rows: usize) -> Option<NullBuffer> {
+    if nulls.is_empty() {
+        return None;
+    }
+    let mut valid = vec![true; rows];
+    for &row in nulls {
+        valid[row] = false;
+    }
+    Some(NullBuffer::from(valid))
+}
+
+fn primitive<T: ArrowPrimitiveType>(values: ScalarBuffer<T::Native>, nulls: Option<NullBuffer>) -> ArrayRef {
+    Arc::new(PrimitiveArray::<T>::new(values, nulls))
+}
+
+/// Narrows values that are known to fit.
+fn wholes(data_type: &DataType, values: Vec<i64>, nulls: Option<NullBuffer>) -> ArrayRef {
+    macro_rules! narrow {
+        ($type:ty, $native:ty) => {
+            primitive::<$type>(values.into_iter().map(|value| value as $native).collect(), nulls)
+        };
+    }
+    match data_type {
+        DataType::Int8 => narrow!(Int8Type, i8),
+        DataType::Int16 => narrow!(Int16Type, i16),
+        DataType::Int32 => narrow!(Int32Type, i32),
+        DataType::UInt8 => narrow!(UInt8Type, u8),
+        DataType::UInt16 => narrow!(UInt16Type, u16),
+        DataType::UInt32 => narrow!(UInt32Type, u32),
+        DataType::UInt64 => narrow!(UInt64Type, u64),
+        _ => primitive::<Int64Type>(values.into(), nulls),
+    }
+}
+
+fn times(unit: TimeUnit, data_type: &DataType, values: ScalarBuffer<i64>, nulls: Option<NullBuffer>) -> ArrayRef {
+    let zone = if let DataType::Timestamp(_, zone) = data_type { zone.clone() } else { None };
+    match unit {
+        TimeUnit::Second => Arc::new(PrimitiveArray::<TimestampSecondType>::new(values, nulls).with_timezone_opt(zone)),
+        TimeUnit::Millisecond => {
+            Arc::new(PrimitiveArray::<TimestampMillisecondType>::new(values, nulls).with_timezone_opt(zone))
+        }
+        TimeUnit::Microsecond => {
+            Arc::new(PrimitiveArray::<TimestampMicrosecondType>::new(values, nulls).with_timezone_opt(zone))
+        }
+        TimeUnit::Nanosecond => Arc::new(PrimitiveArray::<TimestampNanosecondType>::new(values, nulls).with_timezone_opt(zone)),
+    }
+}

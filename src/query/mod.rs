@@ -1,0 +1,14 @@
+//! From SQL files to plans. DataFusion parses and plans all of it; nothing is cut out of a statement as text.
+//!
+//! [`project`] reads the files, [`plan`] plans a lane, [`windows`] are `tumble` and `hop`, [`cut`] takes an aggregate apart.
+//! Nothing here opens a connection or a file.
+
+pub mod cell;
+pub mod cut;
+pub mod plan;
+mod problem;
+pub mod project;
+mod stream;
+pub mod tables;
+pub mod time;
+pub mod windows;

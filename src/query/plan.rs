@@ -1,0 +1,219 @@
+//! A lane's plan, made once: what runs over each segment, and for windows what runs over the panes.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, plan_err};
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::prelude::SessionContext;
+
+use super::cell::Runner;
+use super::cut::{Cut, cut, leaf_of};
+use super::problem::{at, sql_error};
+use super::project::{LaneSql, Project, known_names};
+use super::stream::{carry_offset, source_of, window_of};
+use super::tables::{OFFSET, Role, TableFactory, role};
+use super::time::{EpochTime, is_epoch_time};
+use crate::error::Result;
+use crate::lookup::index::LookupTable;
+use crate::lookup::join::use_lookup_joins;
+use crate::table::TableDef;
+use crate::window::spec::WindowSpec;
+
+/// A lane, planned.
+#[derive(Debug, Clone)]
+pub struct LanePlan {
+    /// The lane's name.
+    pub name: String,
+    /// The source that it reads.
+    pub source: Arc<TableDef>,
+    /// The table that it writes.
+    pub sink: Arc<TableDef>,
+    /// What `now()` answers in it.
+    pub time: EpochTime,
+    /// The columns of the source that it needs.
+    pub columns: BTreeSet<String>,
+    /// What it does.
+    pub work: Work,
+}
+
+/// What a lane does with its rows.
+#[derive(Debug, Clone)]
+pub enum Work {
+    /// Each row by itself. The runner gives the sink's columns and the row's offset as a last one.
+    Rows(Leaf),
+    /// Windows.
+    Windows(Box<Windows>),
+}
+
+/// A runner with the columns that its leaf reads; the last is [`OFFSET`] where it is asked for.
+#[derive(Debug, Clone)]
+pub struct Leaf {
+    /// The plan.
+    pub runner: Runner,
+    /// The columns of its input.
+    pub input: SchemaRef,
+}
+
+/// The plan of a windowed lane.
+#[derive(Debug, Clone)]
+pub struct Windows {
+    /// The windows' shape.
+    pub spec: WindowSpec,
+    /// The source's column with the event time.
+    pub time_column: String,
+    /// The columns that `cut.partial` reads.
+    pub input: SchemaRef,
+    /// The aggregate, taken apart.
+    pub cut: Cut,
+    /// Says which rows the query would have used: their offsets. Run only over rows that come too late.
+    pub used: Leaf,
+}
+
+/// Plans `lane`. `lookups` are the lookup tables by name, in memory; planning needs no network.
+pub async fn plan_lane(project: &Project, lane: &LaneSql, lookups: &HashMap<String, Arc<LookupTable>>) -> Result<LanePlan> {
+    let factory = TableFactory::new(lookups.clone());
+    let time = EpochTime::default();
+    let session = project.session(&time, &factory).await?;
+    let known = known_names(&session, &factory);
+    let wrong = |error| sql_error(&lane.insert, &error, &known);
+
+    let logical = session.state().statement_to_plan(lane.insert.statement.clone()).await.map_err(wrong)?;
+    let LogicalPlan::Dml(insert) = logical else {
+        return Err(at(&lane.insert.place, "write INSERT INTO sink SELECT …"));
+    };
+    let sink_name = insert.table_name.table();
+    let Some(sink) = project.tables().get(sink_name) else {
+        return Err(at(&lane.insert.place, format!("'{sink_name}' is not an external table that can be written")));
+    };
+    if role(&sink.stored_as, sink.unbounded) != Ok(Role::Sink) {
+        let text = format!("'{sink_name}' cannot be written: it is STORED AS {}, write to a sink table", sink.stored_as);
+        return Err(at(&lane.insert.place, text));
+    }
+    let query = insert.input.as_ref();
+    refuse_volatile(query).map_err(wrong)?;
+    let Some(source) = source_of(query) else {
+        return Err(at(&lane.insert.place, "the query reads no stream: a lane needs a source (STORED AS KAFKA) in FROM"));
+    };
+    let work = match window_of(query) {
+        Some((spec, column)) => {
+            let time_column = column.map_err(wrong)?;
+            check_time_column(&source, &time_column, &lane.insert.place)?;
+            let windows = plan_windows(&session, query, spec, time_column).await.map_err(wrong)?;
+            Work::Windows(Box::new(windows))
+        }
+        None => Work::Rows(plan_rows(&session, query).await.map_err(wrong)?),
+    };
+    let columns = needed(&work);
+    Ok(LanePlan { name: lane.name.clone(), source, sink: Arc::clone(sink), time, columns, work })
+}
+
+async fn plan_rows(session: &SessionContext, query: &LogicalPlan) -> DfResult<Leaf> {
+    let (carried, _) = carry_offset(query)?;
+    leaf(session, &carried).await
+}
+
+async fn plan_windows(session: &SessionContext, query: &LogicalPlan, spec: WindowSpec, time_column: String) -> DfResult<Windows> {
+    let Some(aggregate) = stream_aggregate(query) else {
+        // Without an aggregate the rows of a window are only rows: whatever stands in the way is named.
+        carry_offset(query)?;
+        return plan_err!("a window without GROUP BY has no rows to emit: GROUP BY window_start, window_end, …");
+    };
+    let LogicalPlan::Aggregate(node) = aggregate else { return plan_err!("the aggregate was not found") };
+    refuse_markers(&node.input, &node.aggr_expr)?;
+    let (carried, offset) = carry_offset(&node.input)?;
+    let Some(offset) = offset else { return plan_err!("the query reads no stream") };
+    let survivors = LogicalPlanBuilder::from(carried).project(vec![Expr::Column(offset)])?.build()?;
+    let used = leaf(session, &survivors).await?;
+
+    let physical = physical(session, query).await?;
+    let (cell, input) = leaf_of(&physical)?;
+    let cut = cut(&physical, cell, &session.task_ctx())?;
+    Ok(Windows { spec, time_column, input, cut, used })
+}
+
+async fn leaf(session: &SessionContext, logical: &LogicalPlan) -> DfResult<Leaf> {
+    let plan = physical(session, logical).await?;
+    let (cell, input) = leaf_of(&plan)?;
+    Ok(Leaf { runner: Runner::new(plan, cell, session.task_ctx()), input })
+}
+
+async fn physical(session: &SessionContext, logical: &LogicalPlan) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let plan = session.state().create_physical_plan(logical).await?;
+    use_lookup_joins(plan).map_err(|error| datafusion::error::DataFusionError::External(Box::new(error)))
+}
+
+/// The aggregate over the stream itself: the lowest one.
+fn stream_aggregate(plan: &LogicalPlan) -> Option<&LogicalPlan> {
+    let below = plan.inputs().into_iter().find_map(stream_aggregate);
+    below.or_else(|| (matches!(plan, LogicalPlan::Aggregate(_)) && source_of(plan).is_some()).then_some(plan))
+}
+
+fn check_time_column(source: &TableDef, column: &str, place: &str) -> Result<()> {
+    match source.options.get("watermark.column") {
+        Some(watermark) if watermark == column => Ok(()),
+        Some(watermark) => Err(at(
+            place,
+            format!("the window is over '{column}', but the watermark of '{}' follows '{watermark}'; use that column", source.name),
+        )),
+        None => Err(at(
+            place,
+            format!("a window needs a watermark: give table '{}' the option 'watermark.column' '{column}'", source.name),
+        )),
+    }
+}
+
+/// `window_start` and `window_end` are known once a window is put together, not for a single row.
+fn refuse_markers(input: &LogicalPlan, aggregates: &[Expr]) -> DfResult<()> {
+    let names = |column: &&Column| matches!(column.name(), "window_start" | "window_end");
+    let in_aggregate = aggregates.iter().any(|expr| expr.column_refs().iter().any(|column| names(column)));
+    let mut in_filter = false;
+    input.apply(|node| {
+        if let LogicalPlan::Filter(filter) = node {
+            in_filter |= filter.predicate.column_refs().iter().any(|column| names(column));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if in_aggregate || in_filter {
+        return plan_err!("window_start and window_end belong to the window as a whole: use them in GROUP BY, SELECT and HAVING only");
+    }
+    Ok(())
+}
+
+fn refuse_volatile(plan: &LogicalPlan) -> DfResult<()> {
+    plan.apply(|node| {
+        for expr in node.expressions() {
+            expr.apply(|expr| {
+                if let Expr::ScalarFunction(function) = expr
+                    && function.func.signature().volatility == Volatility::Volatile
+                    && !is_epoch_time(function.func.name())
+                {
+                    return plan_err!(
+                        "{}() answers anew each time, so an epoch could not be redone alike; leave it out of an INSERT",
+                        function.func.name()
+                    );
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
+}
+
+fn needed(work: &Work) -> BTreeSet<String> {
+    let names = |schema: &SchemaRef| schema.fields().iter().map(|field| field.name().clone()).filter(|name| name != OFFSET).collect();
+    match work {
+        Work::Rows(leaf) => names(&leaf.input),
+        Work::Windows(windows) => {
+            let mut columns: BTreeSet<String> = names(&windows.input);
+            columns.extend(names(&windows.used.input));
+            columns.insert(windows.time_column.clone());
+            columns
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Parquet and JSON files in a local folder: `STORED AS PARQUET` and `STORED AS JSON` (one object a line).
+//!
+//! ```text
+//!  write ──▶ _staging/<lane>/<incarnation>-<epoch>-<part>.staged ──apply──▶ dt=…/hour=…/<lane>-<lineage>-<epoch>-<part>.parquet
+//!            one open file a partition; seal fsyncs them                    a rename, which a reader sees whole or not at all
+//! ```
+//! An epoch's rows go to one file for each partition, or more when many partitions are open at once. The columns of
+//! `PARTITIONED BY` are in the folders' names (as Hive writes them) and not in the files, in JSON too. Timestamps are
+//! microseconds in UTC in both formats. What is staged ends in `.staged` inside a folder that begins with `_`, so neither
+//! `**/*.parquet` nor the discovery of Hive, Spark, DataFusion, DuckDB or pyarrow lists it.
+//!
+//! | file | does |
+//! |---|---|
+//! | `options` | what the table's declaration says, checked |
+//! | `columns` | which types go into the files, and what BigQuery refuses |
+//! | `partition` | rows into folders |
+//! | `encode` | batches into one Parquet or JSON file |
+//! | `stage` | the open epoch |
+//! | `publish` | apply, discard, and who else wrote there |
+//! | `disk` | fsync, and what an error of the disk means |
+
+mod columns;
+mod disk;
+mod encode;
+mod options;
+mod partition;
+mod publish;
+mod stage;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use crate::batch::Output;
+use crate::error::{Error, Kind, Result};
+use crate::sink::{Applied, Sink, Staged, Writer};
+
+pub use options::{FilesOptions, Format};
+use stage::Stage;
+
+/// The sink for one folder of files. All encoding and all work of the disk happens on blocking threads, at most one at a
+/// time: `write` returns as soon as the write before it is done, so that encoding runs beside the lane's SQL.
+///
+/// A new sink that is made after an error needs a newer claim (`Writer::incarnation`): a blocking thread of the dropped
+/// one may still be at work, and the incarnation keeps their staged files apart.
+#[derive(Debug)]
+pub struct FilesSink {
+    options: Arc<FilesOptions>,
+    writer: Option<Writer>,
+    /// The open epoch, while no write is under way.
+    stage: Option<Stage>,
+    /// The write that is under way: one at most, which bounds what waits to one batch.
+    running: Option<JoinHandle<(Stage, Result<()>)>>,
+    written_bytes: Arc<AtomicU64>,
+    /// The epoch that this process sealed last: its files need not be read again to be trusted.
+    sealed: Option<u64>,
+}
+
+impl FilesSink {
+    /// A sink that has touched nothing yet.
+    pub fn new(options: FilesOptions) -> FilesSink {
+        FilesSink {
+            options: Arc::new(options),
+            writer: None,
+            stage: None,
+            running: None,
+            written_bytes: Arc::default(),
+            sealed: None,
+        }
+    }
+
+    fn writer(&self) -> Result<Writer> {
+        self.writer.clone().ok_or_else(|| Error::new(Kind::Bug, "the file sink was used before it was opened"))
+    }
+
+    /// Waits for the write that is under way. Dropping the future loses nothing.
+    async fn rest(&mut self) -> Result<()> {
+        let Some(running) = self.running.as_mut() else { return Ok(()) };
+        let ended = running.await;
+        self.running = None;
+        let (stage, result) = ended.map_err(blocking_failed)?;
+        self.stage = Some(stage);
+        result
+    }
+
+    fn stage_of(&mut self, epoch: u64) -> Result<Stage> {
+        match self.stage.take() {
+            Some(stage) if stage.epoch() == epoch => Ok(stage),
+            Some(stage) => {
+                let text = format!("epoch {epoch} was written to the file sink while epoch {} was open", stage.epoch());
+                Err(Error::new(Kind::Bug, text))
+            }
+            None => Ok(Stage::new(self.options.clone(), self.writer()?, epoch, self.written_bytes.clone())),
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for FilesSink {
+    fn stages(&self) -> bool {
+        true
+    }
+
+    /// Makes the folders, so that missing rights show at the start, and walks the published names once.
+    async fn open(&mut self, writer: &Writer) -> Result<Option<u64>> {
+        self.writer = Some(writer.clone());
+        let (options, writer) = (self.options.clone(), writer.clone());
+        blocking(move || publish::open(&options, &writer)).await
+    }
+
+    async fn discard(&mut self, keep: &[Staged]) -> Result<()> {
+        let (options, writer, keep) = (self.options.clone(), self.writer()?, keep.to_vec());
+        blocking(move || publish::discard(&options.folder, &writer, &keep)).await
+    }
+
+    async fn write(&mut self, epoch: u64, output: Output) -> Result<()> {
+        self.rest().await?;
+        let Output::Rows { rows, .. } = output else {
+            let text = "files can only be appended to, and this query gives a result that replaces the one before; \
+                        set the sink table's option 'emit' to 'final'";
+            return Err(Error::new(Kind::Sql, format!("table '{}': {text}", self.options.table)));
+        };
+        if rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let mut stage = self.stage_of(epoch)?;
+        self.running = Some(spawn_blocking(move || {
+            let result = stage.write(&rows);
+            (stage, result)
+        }));
+        Ok(())
+    }
+
+    /// Compressed bytes of the finished row groups plus an estimate of the open ones, as of the last write that is done.
+    fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
+    }
+
+    async fn seal(&mut self, epoch: u64) -> Result<Vec<Staged>> {
+        self.rest().await?;
+        let stage = self.stage_of(epoch)?;
+        let staged = blocking(move || stage.seal()).await?;
+        self.written_bytes.store(0, Ordering::Relaxed);
+        self.sealed = Some(epoch);
+        Ok(staged)
+    }
+
+    async fn apply(&mut self, epoch: u64, staged: &[Staged]) -> Result<Applied> {
+        let redo = self.sealed != Some(epoch);
+        let (options, staged) = (self.options.clone(), staged.to_vec());
+        blocking(move || publish::apply(&options.folder, &staged, redo)).await
+    }
+
+    /// Nothing: a rename leaves nothing behind.
+    async fn committed(&mut self, _epoch: u64, _staged: &[Staged]) -> Result<()> {
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    spawn_blocking(work).await.map_err(blocking_failed)?
+}
+
+fn blocking_failed(cause: tokio::task::JoinError) -> Error {
+    Error::new(Kind::Bug, "a thread that writes files ended early").because(cause)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Making files visible, once: apply, discard, and who else has written there.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+use super::disk::{Hash, create_folders, disk_error, entries, size_of, sync_folder};
+use super::options::FilesOptions;
+use super::partition::escape;
+use crate::error::{Error, Kind, Result};
+use crate::sink::{Applied, Staged, Writer};
+
+/// Where a lane stages, relative to the table's folder. Readers of Hive folders pass over names that begin with `_`.
+pub(super) fn staging(lane: &str) -> String {
+    format!("_staging/{}", lane_name(lane))
+}
+
+/// The lane's name as a part of a file's name. A leading `_` or `.` would hide the file from readers.
+fn lane_name(lane: &str) -> String {
+    let name = escape(lane);
+    match name.strip_prefix('_') {
+        Some(rest) => format!("%5F{rest}"),
+        None => name.strip_prefix('.').map_or(name.clone(), |rest| format!("%2E{rest}")),
+    }
+}
+
+fn prefix(writer: &Writer) -> String {
+    format!("{}-{}", lane_name(&writer.lane), writer.lineage)
+}
+
+/// The name under which a part is visible. Epochs have 20 digits so that names sort by time.
+pub(super) fn published_name(writer: &Writer, epoch: u64, part: u64, suffix: &str) -> String {
+    format!("{}-{epoch:020}-{part:05}.{suffix}", prefix(writer))
+}
+
+/// Takes a published name apart: what is before the epoch, and the epoch. `None` for a file that no lane wrote.
+fn parse_name<'n>(name: &'n str, suffix: &str) -> Option<(&'n str, u64)> {
+    let (rest, part) = name.strip_suffix(suffix)?.strip_suffix('.')?.rsplit_once('-')?;
+    let (prefix, epoch) = rest.rsplit_once('-')?;
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if epoch.len() != 20 || !digits(epoch) || part.len() < 5 || !digits(part) {
+        return None;
+    }
+    Some((prefix, epoch.parse().ok()?))
+}
+
+/// Creates the lane's folder and says the greatest epoch that is visible; `Fenced` when somebody else's files are there.
+pub(super) fn open(options: &FilesOptions, writer: &Writer) -> Result<Option<u64>> {
+    create_folders(&options.folder.join(staging(&writer.lane)))?;
+    let mut found = Found { ours: prefix(writer), suffix: options.format.suffix(), epoch: None, foreign: None };
+    found.walk(&options.folder, options.keys.len())?;
+    match found.foreign {
+        Some(file) if !options.append => Err(Error::new(
+            Kind::Fenced,
+            format!(
+                "{} has files of another lineage or lane, such as {}; set OPTIONS ('on_new_lineage' 'append') on table '{}' \
+                 to keep both, or move the folder away",
+                options.folder.display(),
+                file.display(),
+                options.table
+            ),
+        )),
+        _ => Ok(found.epoch),
+    }
+}
+
+struct Found {
+    ours: String,
+    suffix: &'static str,
+    epoch: Option<u64>,
+    foreign: Option<PathBuf>,
+}
+
+impl Found {
+    /// Looks at all names at most `depth` folders below: as deep as there are partition keys.
+    fn walk(&mut self, folder: &Path, depth: usize) -> Result<()> {
+        for (name, is_folder) in entries(folder)? {
+            if is_folder && depth > 0 && !name.starts_with(['_', '.']) {
+                self.walk(&folder.join(&name), depth - 1)?;
+            }
+            match parse_name(&name, self.suffix) {
+                Some((prefix, epoch)) if !is_folder && prefix == self.ours => self.epoch = self.epoch.max(Some(epoch)),
+                Some(_) if !is_folder => self.foreign = Some(folder.join(&name)),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Deletes what this lane has staged and is not in `keep`.
+pub(super) fn discard(root: &Path, writer: &Writer, keep: &[Staged]) -> Result<()> {
+    let staging = staging(&writer.lane);
+    for (name, is_folder) in entries(&root.join(&staging))? {
+        let staged = format!("{staging}/{name}");
+        if is_folder || !name.ends_with(".staged") || keep.iter().any(|kept| kept.staged == staged) {
+            continue;
+        }
+        let path = root.join(staged);
+        fs::remove_file(&path).map_err(|cause| disk_error("delete", &path, cause))?;
+    }
+    Ok(())
+}
+
+/// Renames what is staged into place; what is there already is left. With `redo`, which is after a crash, the bytes are
+/// hashed again: what a power cut left must be what the intent lists.
+pub(super) fn apply(root: &Path, staged: &[Staged], redo: bool) -> Result<Applied> {
+    let mut changed: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut applied = Applied::default();
+    for part in staged {
+        let (from, to) = (inside(root, &part.staged)?, inside(root, &part.published)?);
+        match (size_of(&from)?, size_of(&to)?) {
+            (Some(size), None) => {
+                verify(&from, size, part, redo)?;
+                if let Some(folder) = to.parent() {
+                    create_folders(folder)?;
+                }
+                fs::rename(&from, &to).map_err(|cause| disk_error("publish", &to, cause))?;
+            }
+            (None, Some(size)) => verify(&to, size, part, redo)?,
+            // Both: a file system that is not atomic over a crash, or somebody's copy. The same bytes are fine.
+            (Some(_), Some(size)) => {
+                verify(&to, size, part, true)?;
+                fs::remove_file(&from).map_err(|cause| disk_error("delete", &from, cause))?;
+            }
+            (None, None) => return Err(gone(&from, &to)),
+        }
+        // Also when it was there: the crash may have come between the rename and the fsync.
+        changed.extend(to.parent().map(Path::to_path_buf));
+        applied.rows += part.rows;
+    }
+    changed.iter().try_for_each(|folder| sync_folder(folder))?;
+    Ok(applied)
+}
+
+/// A path of an intent, which must stay inside the table's folder.
+fn inside(root: &Path, relative: &str) -> Result<PathBuf> {
+    if relative.is_empty() || !Path::new(relative).components().all(|part| matches!(part, Component::Normal(_))) {
+        let text = format!("an intent lists the file '{relative}', which is not inside {}", root.display());
+        return Err(Error::new(Kind::Corrupt, text));
+    }
+    Ok(root.join(relative))
+}
+
+fn verify(path: &Path, size_bytes: u64, part: &Staged, hash_too: bool) -> Result<()> {
+    if size_bytes != part.size_bytes {
+        let text = format!("{} has {size_bytes} bytes, and the intent says {}", path.display(), part.size_bytes);
+        return Err(Error::new(Kind::Corrupt, text));
+    }
+    if hash_too && hash_of(path)? != part.hash {
+        let text = format!("{} has other bytes than the intent says (hash {})", path.display(), part.hash);
+        return Err(Error::new(Kind::Corrupt, text));
+    }
+    Ok(())
+}
+
+fn hash_of(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(|cause| disk_error("open", path, cause))?;
+    let mut hash = Hash::default();
+    let mut bytes = vec![0; 256 << 10];
+    loop {
+        match file.read(&mut bytes).map_err(|cause| disk_error("read", path, cause))? {
+            0 => return Ok(hash.hex()),
+            count => hash.update(&bytes[..count]),
+        }
+    }
+}
+
+fn gone(from: &Path, to: &Path) -> Error {
+    let text = format!(
+        "neither {} nor {} is there, and the intent says that one was written; if it was loaded and moved away, put it back \
+         until the lane has gone on",
+        from.display(),
+        to.display()
+    );
+    Error::new(Kind::Lost, text)
+}

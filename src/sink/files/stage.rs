@@ -1,0 +1,176 @@
+//! The open epoch: one file for each partition that it has rows of, under names that no reader lists.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs::OpenOptions;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::array::{ArrayRef, RecordBatch};
+
+use super::columns::{convert, file_type};
+use super::disk::{create_folders, disk_error, sync_file, sync_folder};
+use super::encode::Encoder;
+use super::options::FilesOptions;
+use super::partition::split;
+use super::publish::{published_name, staging};
+use crate::error::{Error, Kind, Result};
+use crate::sink::{Staged, Writer};
+
+/// Each open file has a descriptor and buffers of its own; beyond this the one that was used least recently is closed.
+const OPEN_FILES_MAX: usize = 64;
+/// Row groups under way, over all open files; a row group should have 16 MiB where there is that much.
+const OPEN_BYTES_MAX: usize = 64 << 20;
+
+/// One epoch that takes rows.
+pub(super) struct Stage {
+    options: Arc<FilesOptions>,
+    writer: Writer,
+    epoch: u64,
+    open: HashMap<String, Part>,
+    done: Vec<Staged>,
+    done_bytes: u64,
+    parts: u64,
+    /// Counts the writes, to find the part that was used least recently.
+    clock: u64,
+    written_bytes: Arc<AtomicU64>,
+}
+
+struct Part {
+    encoder: Encoder,
+    path: PathBuf,
+    staged: String,
+    published: String,
+    rows: u64,
+    used: u64,
+}
+
+impl fmt::Debug for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Stage").field("epoch", &self.epoch).field("parts", &self.parts).finish_non_exhaustive()
+    }
+}
+
+impl Stage {
+    /// An epoch without rows; nothing is created before the first.
+    pub(super) fn new(options: Arc<FilesOptions>, writer: Writer, epoch: u64, written_bytes: Arc<AtomicU64>) -> Stage {
+        written_bytes.store(0, Ordering::Relaxed);
+        Stage {
+            options,
+            writer,
+            epoch,
+            open: HashMap::new(),
+            done: Vec::new(),
+            done_bytes: 0,
+            parts: 0,
+            clock: 0,
+            written_bytes,
+        }
+    }
+
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Encodes `rows`, which have the table's columns.
+    pub(super) fn write(&mut self, rows: &RecordBatch) -> Result<()> {
+        let options = self.options.clone();
+        let columns = |index: usize| {
+            rows.columns().get(index).ok_or_else(|| {
+                let text = format!("table '{}' was given {} columns, too few", options.table, rows.num_columns());
+                Error::new(Kind::Bug, text)
+            })
+        };
+        let values = options.columns.iter().zip(options.schema.fields());
+        let values = values.map(|(&index, field)| convert(columns(index)?, field.data_type())).collect::<Result<Vec<_>>>()?;
+        let keys = options
+            .keys
+            .iter()
+            .map(|(name, index)| {
+                let values = columns(*index)?;
+                Ok((name.as_str(), convert(values, &file_type(values.data_type()))?))
+            })
+            .collect::<Result<Vec<(&str, ArrayRef)>>>()?;
+        for (folder, rows) in split(&RecordBatch::try_new(options.schema.clone(), values)?, &keys)? {
+            self.write_part(folder, &rows)?;
+        }
+        let open: u64 = self.open.values().map(|part| part.encoder.bytes()).sum();
+        self.written_bytes.store(self.done_bytes + open, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn write_part(&mut self, folder: String, rows: &RecordBatch) -> Result<()> {
+        self.clock += 1;
+        if !self.open.contains_key(&folder) {
+            if self.open.len() >= OPEN_FILES_MAX {
+                self.close_oldest()?;
+            }
+            let part = self.begin(&folder)?;
+            self.open.insert(folder.clone(), part);
+        }
+        if let Some(part) = self.open.get_mut(&folder) {
+            part.encoder.write(rows, &part.path)?;
+            part.rows += rows.num_rows() as u64;
+            part.used = self.clock;
+        }
+        self.free_memory()
+    }
+
+    fn begin(&mut self, folder: &str) -> Result<Part> {
+        let staging = staging(&self.writer.lane);
+        let staged = format!("{staging}/{}-{}-{}.staged", self.writer.incarnation, self.epoch, self.parts);
+        let name = published_name(&self.writer, self.epoch, self.parts, self.options.format.suffix());
+        let published = if folder.is_empty() { name } else { format!("{folder}/{name}") };
+        create_folders(&self.options.folder.join(staging))?;
+        let path = self.options.folder.join(&staged);
+        // Never an existing file: a thread of a sink that was dropped may still write to it.
+        let file = OpenOptions::new().write(true).create_new(true).open(&path);
+        let file = file.map_err(|cause| disk_error("create", &path, cause))?;
+        let encoder = Encoder::new(self.options.format, self.options.schema.clone(), file, &path)?;
+        self.parts += 1;
+        Ok(Part { encoder, path, staged, published, rows: 0, used: self.clock })
+    }
+
+    /// Ends row groups, the largest first, until the open ones are within their bound.
+    fn free_memory(&mut self) -> Result<()> {
+        loop {
+            let held = |part: &Part| part.encoder.memory_bytes();
+            if self.open.values().map(held).sum::<usize>() <= OPEN_BYTES_MAX {
+                return Ok(());
+            }
+            let Some(part) = self.open.values_mut().max_by_key(|part| held(part)) else { return Ok(()) };
+            let before = held(part);
+            part.encoder.flush(&part.path)?;
+            if held(part) >= before {
+                return Ok(());
+            }
+        }
+    }
+
+    fn close_oldest(&mut self) -> Result<()> {
+        let oldest = self.open.iter().min_by_key(|(_, part)| part.used).map(|(folder, _)| folder.clone());
+        oldest.and_then(|folder| self.open.remove(&folder)).map_or(Ok(()), |part| self.close(part))
+    }
+
+    fn close(&mut self, part: Part) -> Result<()> {
+        let (file, size_bytes, hash) = part.encoder.finish(&part.path)?.into_parts();
+        sync_file(&file, &part.path)?;
+        self.done_bytes += size_bytes;
+        self.done.push(Staged { staged: part.staged, published: part.published, size_bytes, hash, rows: part.rows });
+        Ok(())
+    }
+
+    /// Closes all files and makes them durable: first each file, then the folder that names them.
+    pub(super) fn seal(mut self) -> Result<Vec<Staged>> {
+        let mut parts: Vec<Part> = self.open.drain().map(|(_, part)| part).collect();
+        parts.sort_by(|left, right| left.published.cmp(&right.published));
+        for part in parts {
+            self.close(part)?;
+        }
+        if !self.done.is_empty() {
+            sync_folder(&self.options.folder.join(staging(&self.writer.lane)))?;
+        }
+        Ok(self.done)
+    }
+}

@@ -1,1 +1,0 @@
-//! Redis sorted sets and hashes.

@@ -1,0 +1,178 @@
+//! Redis: a sorted set (a *board*), or one hash for each row. Absolute values, so that doing an epoch twice leaves what doing it
+//! once leaves.
+//!
+//! Beside a board `top` stand its fence `{top}:m` (a hash: lineage, lane, incarnation, epoch, cardinality) and, for moments, its
+//! staging key `{top}:s:…`, all in one slot. Every script checks the fence before it writes, and writes it last:
+//!
+//! | the fence says | what happens |
+//! |---|---|
+//! | another lane | `Fenced` |
+//! | a later lineage, or this one with a greater incarnation | `Fenced` |
+//! | an earlier lineage or incarnation, or there is no fence | the whole board is staged and swapped in, whatever the epoch |
+//! | this incarnation, this epoch | applied already (the answer was lost): nothing |
+//! | this incarnation, the epoch that this process applied last, `ZCARD` as written | only the difference |
+//! | this incarnation, a later epoch | `Fenced`: the checkpoint was copied |
+//! | this incarnation, anything else (the board was deleted, expired, failed over) | the whole board |
+//!
+//! "Applied last" and not "e − 1": an epoch without a board is not applied here, so the fence may lag behind the lane.
+//! A reader never sees a part: a board comes by one script, or by `RENAME`. `Changes` and `Rows` change the board in place (large
+//! ones on a copy that is swapped in); what Redis lost of them only new changes bring back.
+//!
+//! Hashes are single keys: each row is whole, an epoch is not. `HSET` and `HDEL` under the fence `{LOCATION}:m`. They need one
+//! server, or a `LOCATION` with a `{hash tag}`.
+
+mod board;
+mod cells;
+mod connection;
+mod options;
+mod rows;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use self::board::Board;
+use self::connection::{Answer, Call, Connection};
+pub use self::options::RedisOptions;
+use self::options::Shape;
+use self::rows::Rows;
+use crate::batch::Output;
+use crate::error::{Kind, Result};
+use crate::sink::{Applied, Sink, Staged, Writer};
+
+/// How long one script is tried before apply fails and the lane recovers (and says so in its status).
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The same when opening, where a lane should soon say what it waits for.
+const OPEN_PATIENCE: Duration = Duration::from_secs(3);
+/// An epoch that no fence can hold: [`Sink::open`] only looks.
+const NO_EPOCH: u64 = 1 << 53;
+/// What a taken row weighs against the lane's bound.
+const ROW_BYTES: u64 = 64;
+
+/// The sink of a `STORED AS REDIS` table.
+pub struct RedisSink {
+    connection: Connection,
+    fence: String,
+    place: Place,
+    writer: Option<Writer>,
+    /// The epoch that is being taken.
+    open_epoch: u64,
+}
+
+enum Place {
+    Board(Board),
+    Rows(Rows),
+}
+
+impl RedisSink {
+    /// A sink that connects when it is opened.
+    pub fn new(options: RedisOptions) -> Self {
+        let RedisOptions { table, key, client, shape, ttl } = options;
+        let connection = Connection::new(client, &table, &key, PATIENCE);
+        let fence = beside(&key, "m");
+        let place = match shape {
+            Shape::Zset { member, score } => Place::Board(Board::new(key, fence.clone(), member, score, ttl)),
+            Shape::Hash { key: column, columns } => Place::Rows(Rows::new(key, fence.clone(), column, columns, ttl)),
+        };
+        Self { connection, fence, place, writer: None, open_epoch: 0 }
+    }
+
+    /// How many rows were left out so far, because they have no member or key, or their score is NULL or NaN.
+    pub fn skipped(&self) -> u64 {
+        match &self.place {
+            Place::Board(board) => board.skipped,
+            Place::Rows(rows) => rows.skipped,
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for RedisSink {
+    fn stages(&self) -> bool {
+        false
+    }
+
+    async fn open(&mut self, writer: &Writer) -> Result<Option<u64>> {
+        let look = script(include_str!("lua/look.lua"));
+        let call = Call::new(&look, &[&self.fence, &self.fence, &self.fence], writer, NO_EPOCH, Duration::ZERO);
+        self.connection.patience = OPEN_PATIENCE;
+        let answer = self.connection.run(&call).await;
+        self.connection.patience = PATIENCE;
+        let Answer::Held(lineage, epoch) = answer? else {
+            return Err(self.connection.error(Kind::Bug, "the fence could not be read"));
+        };
+        self.writer = Some(writer.clone());
+        Ok(if lineage == writer.lineage { epoch.parse().ok() } else { None })
+    }
+
+    async fn discard(&mut self, _keep: &[Staged]) -> Result<()> {
+        Ok(()) // What is staged expires by itself.
+    }
+
+    async fn write(&mut self, epoch: u64, output: Output) -> Result<()> {
+        if epoch != self.open_epoch {
+            self.open_epoch = epoch;
+            match &mut self.place {
+                Place::Board(board) => board.clear(),
+                Place::Rows(rows) => rows.clear(),
+            }
+        }
+        match &mut self.place {
+            Place::Board(board) => board.write(output),
+            Place::Rows(rows) => rows.write(&self.connection, output),
+        }
+    }
+
+    fn written_bytes(&self) -> u64 {
+        let rows = match &self.place {
+            Place::Board(board) => board.pending_members(),
+            Place::Rows(rows) => rows.pending_rows(),
+        };
+        rows as u64 * ROW_BYTES
+    }
+
+    async fn seal(&mut self, _epoch: u64) -> Result<Vec<Staged>> {
+        Ok(Vec::new())
+    }
+
+    async fn apply(&mut self, epoch: u64, _staged: &[Staged]) -> Result<Applied> {
+        let Some(writer) = &self.writer else {
+            return Err(self.connection.error(Kind::Bug, "apply was called before open"));
+        };
+        if epoch != self.open_epoch {
+            return Ok(Applied::default()); // Nothing was written in this epoch.
+        }
+        let rows = match &mut self.place {
+            Place::Board(board) => board.apply(&mut self.connection, writer, epoch).await?,
+            Place::Rows(rows) => rows.apply(&mut self.connection, writer, epoch).await?,
+        };
+        Ok(Applied { rows, refused: Vec::new(), retries: self.connection.take_retries() })
+    }
+
+    async fn committed(&mut self, _epoch: u64, _staged: &[Staged]) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A script, with the fence in front of it.
+fn script(body: &str) -> redis::Script {
+    redis::Script::new(&format!("{}\n{body}", include_str!("lua/fence.lua")))
+}
+
+/// The name of a key that stands beside `key` in the same slot.
+fn beside(key: &str, name: &str) -> String {
+    let has_tag = key.split_once('{').and_then(|(_, rest)| rest.find('}')).is_some_and(|end| end > 0);
+    if has_tag { format!("{key}:{name}") } else { format!("{{{key}}}:{name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_beside_a_board_share_its_slot() {
+        for (key, fence) in [("top", "{top}:m"), ("{a}:top", "{a}:top:m")] {
+            assert_eq!(beside(key, "m"), fence);
+        }
+    }
+}

@@ -1,1 +1,0 @@
-//! `falaj receive`: stands for the external HTTP system.
