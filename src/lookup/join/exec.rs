@@ -7,16 +7,17 @@ use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOption
 use arrow::compute::{CastOptions, cast_with_options, filter};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::error::{DataFusionError, Result};
+use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_expr::{EquivalenceProperties, Partitioning, PhysicalExpr};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties, ReplaceChildrenOptions,
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties,
+    ReplaceChildrenOptions,
 };
 use futures::TryStreamExt;
 
-use super::side::{Computed, SideColumn, places};
+use super::side::{Computed, SideColumn, external, places};
 use crate::lookup::index::{Found, LookupTable, Version};
 use crate::lookup::refresh::fetch_missing;
 
@@ -56,7 +57,7 @@ impl LookupJoinExec {
     pub(super) fn new(input: Arc<dyn ExecutionPlan>, join: Arc<Join>) -> Self {
         let properties = Arc::new(PlanProperties::new(
             EquivalenceProperties::new(Arc::clone(&join.schema)),
-            datafusion::physical_expr::Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
             input.pipeline_behavior(),
             input.boundedness(),
         ));
@@ -112,17 +113,17 @@ impl ExecutionPlan for LookupJoinExec {
 
     fn replace_children(
         self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
         _: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.with_new_children(children)
-    }
-
-    fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
         match (children.pop(), children.is_empty()) {
             (Some(input), true) => Ok(Arc::new(Self::new(input, Arc::clone(&self.join)))),
             _ => datafusion::common::internal_err!("a lookup join has one input"),
         }
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
@@ -143,13 +144,13 @@ impl Join {
         }
         let keys = self.keys(&batch)?;
         let mut version = self.table.version();
-        let mut found = version.find(&keys)?;
+        let mut found = version.find(&keys).map_err(external)?;
         if found.misses() > 0 && self.table.miss_store().is_some() {
-            let missing = self.table.missing_of(&keys, &found)?;
+            let missing = self.table.missing_of(&keys, &found).map_err(external)?;
             if !missing.is_empty() {
-                fetch_missing(&self.table, &missing).await?;
+                fetch_missing(&self.table, &missing).await.map_err(external)?;
                 version = self.table.version();
-                found = version.find(&keys)?;
+                found = version.find(&keys).map_err(external)?;
             }
         }
         self.put_together(&batch, &version, found)
@@ -173,7 +174,7 @@ impl Join {
             && let Some(hits) = found.hits()
         {
             chosen = Some(BooleanArray::new(hits.inner().clone(), None));
-            found = found.choose(&places(hits.inner()))?;
+            found = found.choose(&places(hits.inner())).map_err(external)?;
         }
         let column = |output: &Output| match (output, &chosen) {
             (Output::Stream(column), None) => Ok(Arc::clone(batch.column(*column))),
@@ -183,11 +184,5 @@ impl Join {
         let columns = self.output.iter().map(column).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(found.len()));
         Ok(RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?)
-    }
-}
-
-impl From<crate::error::Error> for DataFusionError {
-    fn from(error: crate::error::Error) -> Self {
-        DataFusionError::External(Box::new(error))
     }
 }

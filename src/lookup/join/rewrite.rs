@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use datafusion::common::{JoinSide, JoinType, NullEquality};
 use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
-use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_expr::expressions::{BinaryExpr, Column};
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 
 use super::exec::{Join, LookupJoinExec, Output};
 use super::scan::LookupScanExec;
-use super::side::Side;
+use super::side::{Side, reindex};
 use crate::error::{Error, Kind, Result};
 use crate::lookup::index::LookupTable;
 
@@ -30,7 +31,7 @@ pub fn use_lookup_joins(plan: Plan) -> Result<Plan> {
         changed |= !Arc::ptr_eq(child, &new);
         children.push(new);
     }
-    let plan = if changed { plan.with_new_children(children).map_err(unplanned)? } else { plan };
+    let plan = if changed { plan.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute)).map_err(unplanned)? } else { plan };
     if let Some(join) = plan.downcast_ref::<HashJoinExec>()
         && let Some(replaced) = replace(join)?
     {
@@ -100,23 +101,24 @@ fn check_type(join: &HashJoinExec, table: &LookupTable, lookup_is: JoinSide) -> 
     Err(Error::new(Kind::Sql, text))
 }
 
-/// The stream's key, if the join is on the lookup's key and nothing else that a lookup cannot do.
-fn check_key(join: &HashJoinExec, side: &Side, lookup_is: JoinSide) -> Result<Arc<dyn PhysicalExpr>> {
+/// The place of the key among the join's equalities, if a lookup can do the join.
+fn check_key(join: &HashJoinExec, side: &Side, lookup_is: JoinSide) -> Result<usize> {
     let pairs = join.on().iter().map(|(left, right)| match lookup_is {
         JoinSide::Left => (right, left),
         _ => (left, right),
     });
     let table = &side.table;
     let (name, key) = (table.name(), table.key_name());
-    let mut stream_key = None;
+    let inner = *join.join_type() == JoinType::Inner;
+    let mut key_at = None;
     let mut other = None;
-    for (stream, lookup) in pairs {
+    for (at, (stream, lookup)) in pairs.enumerate() {
         match side.is_key(lookup).map_err(unplanned)? {
-            true if stream_key.is_none() => stream_key = Some(Arc::clone(stream)),
+            true if key_at.is_none() => key_at = Some(at),
             _ => other = Some((words(stream), words(lookup))),
         }
     }
-    let text = match (stream_key, other) {
+    let text = match (key_at, other) {
         (None, other) => {
             let (stream, lookup) = other.unwrap_or_default();
             format!(
@@ -124,18 +126,18 @@ fn check_key(join: &HashJoinExec, side: &Side, lookup_is: JoinSide) -> Result<Ar
                  … JOIN {name} ON {stream} = {name}.{key} (or declare the table once more with another 'key')"
             )
         }
-        (Some(_), Some((stream, lookup))) => format!(
-            "'{stream} = {lookup}' cannot stand beside the key in the join with '{name}': join on {name}.{key} alone, and put the \
-             rest into CASE WHEN {stream} = {lookup} THEN … END, or with an inner join into WHERE {stream} || '' = {lookup}"
-        ),
-        (Some(_), None) if join.null_equality() == NullEquality::NullEqualsNull => {
+        (Some(_), _) if join.null_equality() == NullEquality::NullEqualsNull => {
             format!("IS NOT DISTINCT FROM cannot look '{name}' up: an empty key has no row, write … = {name}.{key}")
         }
-        (Some(_), None) if join.filter().is_some() && *join.join_type() != JoinType::Inner => format!(
+        (Some(_), Some((stream, lookup))) if !inner => format!(
+            "'{stream} = {lookup}' cannot stand beside the key in a LEFT join with '{name}': join on {name}.{key} alone, and put \
+             the rest into CASE WHEN {stream} = {name}.{lookup} THEN {name}.… END"
+        ),
+        (Some(_), None) if join.filter().is_some() && !inner => format!(
             "a LEFT join with '{name}' can only be ON {name}.{key} = …, and conditions on {name} alone: put a condition on \
              both sides into CASE WHEN … THEN {name}.… END"
         ),
-        (Some(stream), None) => return Ok(stream),
+        (Some(at), _) => return Ok(at),
     };
     Err(Error::new(Kind::Sql, text))
 }
@@ -146,7 +148,7 @@ fn put_in(
     input: Plan,
     lookup_is: JoinSide,
     keeps_all: bool,
-    key: Arc<dyn PhysicalExpr>,
+    key_at: usize,
 ) -> DfResult<Plan> {
     let stream = (0..input.schema().fields().len()).map(Output::Stream);
     let lookup = side.columns()?.into_iter().map(Output::Lookup);
@@ -154,8 +156,10 @@ fn put_in(
         JoinSide::Left => lookup.chain(stream).collect(),
         _ => stream.chain(lookup).collect(),
     };
+    let (left_key, right_key) = &join.on()[key_at];
+    let key = Arc::clone(if lookup_is == JoinSide::Left { right_key } else { left_key });
     let (filters, table) = (side.filters()?, Arc::clone(&side.table));
-    let Some(residual) = join.filter() else {
+    let Some(condition) = condition(join, key_at)? else {
         if let Some(projection) = &join.projection {
             output = projection.iter().map(|&at| output[at].clone()).collect();
         }
@@ -166,16 +170,31 @@ fn put_in(
         return Ok(Arc::new(LookupJoinExec::new(input, Arc::new(Join { table, key, keeps_all, filters, output, schema }))));
     };
     // An inner join with a condition on both sides is the join, then the condition.
-    let left_columns = join.left().schema().fields().len();
-    let places = residual.column_indices().iter().map(|column| match column.side {
-        JoinSide::Left => column.index,
-        _ => left_columns + column.index,
-    });
     let schema = Arc::clone(join.join_schema());
-    let predicate = super::side::reindex(residual.expression(), &places.collect::<Vec<_>>(), &schema)?;
     let all = LookupJoinExec::new(input, Arc::new(Join { table, key, keeps_all, filters, output, schema }));
     let projection = join.projection.as_ref().map(|columns| columns.to_vec());
-    Ok(Arc::new(FilterExecBuilder::new(predicate, Arc::new(all)).apply_projection(projection)?.build()?))
+    Ok(Arc::new(FilterExecBuilder::new(condition, Arc::new(all)).apply_projection(projection)?.build()?))
+}
+
+/// What a join asks beside the equality at `key_at`, over all columns of both sides.
+fn condition(join: &HashJoinExec, key_at: usize) -> DfResult<Option<Arc<dyn PhysicalExpr>>> {
+    let schema = join.join_schema();
+    let left_columns = join.left().schema().fields().len();
+    let right_places: Vec<usize> = (left_columns..schema.fields().len()).collect();
+    let mut conditions = Vec::new();
+    for (_, (left, right)) in join.on().iter().enumerate().filter(|(at, _)| *at != key_at) {
+        let right = reindex(right, &right_places, schema)?;
+        conditions.push(Arc::new(BinaryExpr::new(Arc::clone(left), Operator::Eq, right)) as Arc<dyn PhysicalExpr>);
+    }
+    if let Some(filter) = join.filter() {
+        let places = filter.column_indices().iter().map(|column| match column.side {
+            JoinSide::Left => column.index,
+            _ => left_columns + column.index,
+        });
+        conditions.push(reindex(filter.expression(), &places.collect::<Vec<_>>(), schema)?);
+    }
+    let and = |left, right| Arc::new(BinaryExpr::new(left, Operator::And, right)) as Arc<dyn PhysicalExpr>;
+    Ok(conditions.into_iter().reduce(and))
 }
 
 fn only_stream(output: &[Output]) -> Option<Vec<usize>> {

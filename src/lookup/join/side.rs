@@ -8,17 +8,19 @@ use arrow::compute::take;
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::internal_datafusion_err;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column};
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 
 use super::scan::LookupScanExec;
+use crate::error::Error;
 use crate::lookup::index::{Found, LookupTable, Version};
 
 type Expr = Arc<dyn PhysicalExpr>;
@@ -53,7 +55,7 @@ impl Side {
             if let Some(columns) = filter.projection() {
                 side.columns = columns.iter().map(|&at| Arc::clone(&side.columns[at])).collect();
             }
-        } else if !plan.is::<CoalescePartitionsExec>() && !plan.is::<RepartitionExec>() {
+        } else if !(plan.is::<CoalescePartitionsExec>() || plan.is::<RepartitionExec>() || plan.is::<CooperativeExec>()) {
             return Ok(None);
         }
         Ok(Some(side))
@@ -122,7 +124,7 @@ impl SideColumn {
     /// Its values at the rows that were found; null where there is none.
     pub(super) fn gather(&self, version: &Version, found: &Found) -> Result<ArrayRef> {
         match self {
-            SideColumn::Plain(column) => Ok(version.gather(*column, found)?),
+            SideColumn::Plain(column) => version.gather(*column, found).map_err(external),
             SideColumn::Computed(computed) => computed.scattered(version, found),
         }
     }
@@ -148,16 +150,16 @@ impl Computed {
 
     /// Its values at rows that are all there.
     fn evaluate(&self, version: &Version, found: &Found) -> Result<ArrayRef> {
-        let columns = self.columns.iter().map(|&column| version.gather(column, found)).collect::<crate::error::Result<_>>()?;
+        let columns = self.columns.iter().map(|&column| version.gather(column, found).map_err(external));
         let options = RecordBatchOptions::new().with_row_count(Some(found.len()));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns, &options)?;
+        let batch = RecordBatch::try_new_with_options(Arc::clone(&self.schema), columns.collect::<Result<_>>()?, &options)?;
         self.expr.evaluate(&batch)?.into_array(found.len())
     }
 
     /// Its values where a row is there. It is never asked where none is: `coalesce(c.title, '-')` must be null there.
     fn scattered(&self, version: &Version, found: &Found) -> Result<ArrayRef> {
         let Some(hits) = found.hits() else { return self.evaluate(version, found) };
-        let values = self.evaluate(version, &found.choose(&places(hits.inner()))?)?;
+        let values = self.evaluate(version, &found.choose(&places(hits.inner())).map_err(external)?)?;
         let mut next = 0;
         let order = hits.iter().map(|hit| {
             next += u32::from(hit);
@@ -177,6 +179,11 @@ impl Computed {
         };
         Ok(found.keep(&truth))
     }
+}
+
+/// One of our errors on its way through DataFusion.
+pub(super) fn external(error: Error) -> DataFusionError {
+    DataFusionError::External(Box::new(error))
 }
 
 /// The places at which `bits` are set.
