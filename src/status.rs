@@ -189,6 +189,11 @@ impl LookupStatus {
         *self.trouble.lock() = trouble;
     }
 
+    /// What was said last.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
     fn snapshot(&self, name: &str) -> LookupSnapshot {
         LookupSnapshot {
             name: name.to_string(),
@@ -198,7 +203,7 @@ impl LookupStatus {
             version: self.version.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             unanswered: self.unanswered.load(Ordering::Relaxed),
-            trouble: self.trouble.lock().clone(),
+            trouble: self.trouble(),
         }
     }
 }
