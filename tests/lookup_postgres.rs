@@ -1,4 +1,5 @@
 //! The Postgres lookup on a real Postgres (`DATABASE_URL`); without it these tests say so and pass. Each has a schema of its own.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test a panic is the report")]
 
 use std::future::Future;
 use std::sync::Arc;
@@ -71,10 +72,12 @@ impl Postgres {
     }
 }
 
-const CONTENT: &str = "CREATE TABLE content (id text PRIMARY KEY, title text, more int); INSERT INTO content VALUES ('a', 'A'), ('b', NULL)";
+const CONTENT: &str =
+    "CREATE TABLE content (id text PRIMARY KEY, title text, more int); INSERT INTO content VALUES ('a', 'A'), ('b', NULL)";
 
 fn cells(rows: &RecordBatch) -> Vec<String> {
-    let cell = |row, column: &ArrayRef| if column.is_null(row) { "-".into() } else { array_value_to_string(column, row).unwrap() };
+    let cell =
+        |row, column: &ArrayRef| if column.is_null(row) { "-".into() } else { array_value_to_string(column, row).unwrap() };
     let line = |row| rows.columns().iter().map(|column| cell(row, column)).collect::<Vec<_>>().join("|");
     let mut lines: Vec<String> = (0..rows.num_rows()).map(line).collect();
     lines.sort();
@@ -260,7 +263,8 @@ async fn the_table_follows_postgres_and_an_outage_keeps_the_last_version() {
     let (table, status) = table(&def);
     let store: Arc<dyn LookupStore> = Arc::new(PostgresLookup::new(&def).unwrap());
     let keeping = tokio::spawn(keep_fresh(Arc::clone(&table), store));
-    until("it waits for the table", || async { status.trouble().is_some_and(|text| text.contains("does not exist yet")) }).await;
+    until("it waits for the table", || async { status.trouble().is_some_and(|text| text.contains("does not exist yet")) })
+        .await;
     assert!(!table.is_loaded());
     postgres.run(CONTENT).await;
     table.wait_loaded().await;
@@ -316,7 +320,9 @@ struct Gate {
 impl Gate {
     async fn new(url: &str) -> Self {
         let config: tokio_postgres::Config = url.parse().unwrap();
-        let tokio_postgres::config::Host::Tcp(host) = &config.get_hosts()[0] else { panic!("the tests reach Postgres over TCP") };
+        let tokio_postgres::config::Host::Tcp(host) = &config.get_hosts()[0] else {
+            panic!("the tests reach Postgres over TCP")
+        };
         let server = (host.clone(), config.get_ports().first().copied().unwrap_or(5432));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();

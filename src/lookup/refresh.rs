@@ -42,7 +42,8 @@ pub async fn keep_fresh(table: Arc<LookupTable>, store: Arc<dyn LookupStore>) ->
             Err(error) => {
                 if outage.is_none() {
                     outage = Some(begun);
-                    let kept = if table.is_loaded() { "the last version stays in use" } else { "nothing can be joined before it" };
+                    let kept =
+                        if table.is_loaded() { "the last version stays in use" } else { "nothing can be joined before it" };
                     tracing::warn!(lookup = table.name(), "cannot be loaded, {kept}: {}", error.chain());
                 }
                 table.status().set_trouble(Some(error.chain()));
@@ -107,7 +108,12 @@ async fn fetch_some(table: &LookupTable, store: &dyn LookupStore, keys: &ArrayRe
             Err(error) => error,
         };
         if gives_up && Instant::now() >= end {
-            tracing::warn!(lookup = table.name(), keys = keys.len(), "missing keys are taken as without a row: {}", error.chain());
+            tracing::warn!(
+                lookup = table.name(),
+                keys = keys.len(),
+                "missing keys are taken as without a row: {}",
+                error.chain()
+            );
             return Ok(false);
         }
         if !waited {

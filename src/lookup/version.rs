@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringViewArray, UInt32Array, make_comparator, new_null_array};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringViewArray, UInt32Array, make_comparator, new_null_array,
+};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::compute::{SortOptions, filter_record_batch, interleave, take};
 use arrow::datatypes::{DataType, Field, Int16Type, Int32Type, Int64Type, Schema, SchemaRef};

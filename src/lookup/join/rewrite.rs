@@ -7,10 +7,10 @@ use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column};
-use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 use datafusion::physical_plan::filter::FilterExecBuilder;
 use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
 use super::exec::{Join, LookupJoinExec, Output};
 use super::scan::LookupScanExec;
@@ -31,7 +31,11 @@ pub fn use_lookup_joins(plan: Plan) -> Result<Plan> {
         changed |= !Arc::ptr_eq(child, &new);
         children.push(new);
     }
-    let plan = if changed { plan.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute)).map_err(unplanned)? } else { plan };
+    let plan = if changed {
+        plan.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute)).map_err(unplanned)?
+    } else {
+        plan
+    };
     if let Some(join) = plan.downcast_ref::<HashJoinExec>()
         && let Some(replaced) = replace(join)?
     {

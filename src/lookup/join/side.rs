@@ -103,7 +103,8 @@ fn widens(from: &DataType, to: &DataType) -> bool {
 fn replace_columns(expr: &Expr, with: impl Fn(usize) -> Option<Expr>) -> Result<Expr> {
     let replace = |node: Expr| match node.downcast_ref::<Column>() {
         Some(column) => {
-            let replaced = with(column.index()).ok_or_else(|| internal_datafusion_err!("no column {column} below a lookup join"))?;
+            let replaced =
+                with(column.index()).ok_or_else(|| internal_datafusion_err!("no column {column} below a lookup join"))?;
             Ok(Transformed::yes(replaced))
         }
         None => Ok(Transformed::no(node)),

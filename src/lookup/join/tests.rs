@@ -53,10 +53,7 @@ fn content() -> RecordBatch {
 }
 
 fn kinds() -> RecordBatch {
-    batch(vec![
-        ("id", Arc::new(arrow::array::Int32Array::from(vec![1, 2]))),
-        ("word", texts([Some("play"), Some("pause")])),
-    ])
+    batch(vec![("id", Arc::new(arrow::array::Int32Array::from(vec![1, 2]))), ("word", texts([Some("play"), Some("pause")]))])
 }
 
 fn def(name: &str, rows: &RecordBatch, options: &[(&str, &str)]) -> TableDef {
@@ -183,7 +180,8 @@ async fn a_lookup_join_gives_what_a_hash_join_gives() {
             let plan = planned(&ours, sql).await.unwrap();
             assert!(!shown(&plan).contains("HashJoin"), "{sql}\n{}", shown(&plan));
             let expected = theirs.sql(sql).await.unwrap();
-            let names = |plan: &Arc<dyn ExecutionPlan>| plan.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
+            let names =
+                |plan: &Arc<dyn ExecutionPlan>| plan.schema().fields().iter().map(|f| f.name().clone()).collect::<Vec<_>>();
             let hash_plan = expected.clone().create_physical_plan().await.unwrap();
             assert_eq!(names(&plan), names(&hash_plan), "{sql}");
             let expected = expected.collect().await.unwrap();
@@ -223,7 +221,10 @@ async fn the_plan_takes_only_the_columns_that_are_used() {
     let sql = "SELECT e.id, c.title FROM events e LEFT JOIN content c ON e.content_id = c.id AND c.content_type = 'film'";
     let plan = shown(&planned(&session, sql).await.unwrap());
     let join = plan.lines().next().unwrap();
-    assert_eq!(join, "LookupJoinExec: Left content on content_id@1 = id and content_type = film, columns=[id, title]", "{plan}");
+    assert_eq!(
+        join, "LookupJoinExec: Left content on content_id@1 = id and content_type = film, columns=[id, title]",
+        "{plan}"
+    );
 }
 
 #[tokio::test]
@@ -242,18 +243,33 @@ async fn what_a_lookup_cannot_do_is_refused_with_advice() {
         ("SELECT * FROM content c LEFT JOIN events e ON e.content_id = c.id", "write stream LEFT JOIN content"),
         ("SELECT * FROM events e RIGHT JOIN content c ON e.content_id = c.id", "write stream LEFT JOIN content"),
         ("SELECT * FROM events e FULL JOIN content c ON e.content_id = c.id", "a FULL join"),
-        ("SELECT * FROM events e JOIN content c ON e.content_id = c.title", "join content on its key column 'id', … JOIN content ON content_id = content.id"),
+        (
+            "SELECT * FROM events e JOIN content c ON e.content_id = c.title",
+            "join content on its key column 'id', … JOIN content ON content_id = content.id",
+        ),
         ("SELECT * FROM events e JOIN content c ON e.content_id = lower(c.id)", "on its key column 'id'"),
         ("SELECT * FROM events e JOIN kinds k ON e.kind_id = k.id + 1", "on its key column 'id'"),
-        ("SELECT * FROM events e LEFT JOIN content c ON e.content_id = c.id AND e.content_id = c.title", "CASE WHEN content_id = content.title"),
+        (
+            "SELECT * FROM events e LEFT JOIN content c ON e.content_id = c.id AND e.content_id = c.title",
+            "CASE WHEN content_id = content.title",
+        ),
         ("SELECT * FROM events e LEFT JOIN content c ON e.content_id = c.id AND e.duration_ms > c.length_seconds", "CASE WHEN"),
         ("SELECT * FROM events e WHERE e.content_id IN (SELECT id FROM content)", "IN and EXISTS"),
-        ("SELECT * FROM events e WHERE NOT EXISTS (SELECT 1 FROM content c WHERE c.id = e.content_id)", "WHERE content.id IS NULL"),
+        (
+            "SELECT * FROM events e WHERE NOT EXISTS (SELECT 1 FROM content c WHERE c.id = e.content_id)",
+            "WHERE content.id IS NULL",
+        ),
         ("SELECT * FROM events e CROSS JOIN content c", "a join without a condition"),
         ("SELECT * FROM events e JOIN content c ON e.content_id > c.id", "a join without '='"),
         ("SELECT * FROM events e JOIN content c ON e.content_id IS NOT DISTINCT FROM c.id", "IS NOT DISTINCT FROM"),
-        ("SELECT * FROM content c JOIN kinds k ON c.length_seconds = k.id JOIN events e ON e.content_id = c.id", "cannot be joined with each other"),
-        ("SELECT * FROM events e JOIN (SELECT id, count(*) FROM content GROUP BY id) c ON e.content_id = c.id", "projections and filters"),
+        (
+            "SELECT * FROM content c JOIN kinds k ON c.length_seconds = k.id JOIN events e ON e.content_id = c.id",
+            "cannot be joined with each other",
+        ),
+        (
+            "SELECT * FROM events e JOIN (SELECT id, count(*) FROM content GROUP BY id) c ON e.content_id = c.id",
+            "projections and filters",
+        ),
         ("SELECT * FROM events e JOIN (SELECT * FROM content LIMIT 3) c ON e.content_id = c.id", "projections and filters"),
         ("SELECT id, (SELECT max(length_seconds) FROM content) FROM events", "joined by its key"),
         ("SELECT content_id FROM events UNION ALL SELECT id FROM content", "joined by its key"),
@@ -267,7 +283,8 @@ async fn what_a_lookup_cannot_do_is_refused_with_advice() {
 async fn a_new_version_is_joined_with_from_the_next_run_on() {
     let table = lookup("content", content());
     let session = ours(Arc::clone(&table)).await;
-    let plan = planned(&session, "SELECT c.title FROM events e JOIN content c ON e.content_id = c.id WHERE e.id = 1").await.unwrap();
+    let plan =
+        planned(&session, "SELECT c.title FROM events e JOIN content c ON e.content_id = c.id WHERE e.id = 1").await.unwrap();
     let run = || async { collect(reset_plan_states(Arc::clone(&plan)).unwrap(), session.task_ctx()).await.unwrap() };
     assert_eq!(run().await[0].column(0).as_string_view().value(0), "A");
     let rows = batch(vec![
@@ -284,7 +301,8 @@ async fn a_new_version_is_joined_with_from_the_next_run_on() {
 async fn a_batch_waits_for_the_first_load() {
     let table = LookupTable::declared(&def("content", &content(), &[])).unwrap();
     let session = ours(Arc::clone(&table)).await;
-    let plan = planned(&session, "SELECT e.id, c.title FROM events e LEFT JOIN content c ON e.content_id = c.id").await.unwrap();
+    let plan =
+        planned(&session, "SELECT e.id, c.title FROM events e LEFT JOIN content c ON e.content_id = c.id").await.unwrap();
     let mut running = tokio::spawn(collect(plan, session.task_ctx()));
     assert!(tokio::time::timeout(Duration::from_millis(20), &mut running).await.is_err());
     table.replace(content()).unwrap();
@@ -314,12 +332,19 @@ impl LookupStore for Unsteady {
     }
 }
 
-async fn fetching(options: &[(&str, &str)], away: bool) -> (Arc<LookupTable>, Arc<Unsteady>, SessionContext, Arc<LookupStatus>) {
+async fn fetching(
+    options: &[(&str, &str)],
+    away: bool,
+) -> (Arc<LookupTable>, Arc<Unsteady>, SessionContext, Arc<LookupStatus>) {
     let options = [&[("on_miss", "fetch")], options].concat();
     let status = Arc::new(LookupStatus::default());
     let table = LookupTable::new(&def("content", &content(), &options), Clock::held(0), Arc::clone(&status)).unwrap();
     table.replace(content().slice(1, 1)).unwrap();
-    let store = Arc::new(Unsteady { rows: MemoryLookup::new(content(), 0), away: away.into(), asked: tokio::sync::watch::Sender::new(0) });
+    let store = Arc::new(Unsteady {
+        rows: MemoryLookup::new(content(), 0),
+        away: away.into(),
+        asked: tokio::sync::watch::Sender::new(0),
+    });
     table.set_store(Arc::clone(&store) as Arc<dyn LookupStore>);
     let session = ours(Arc::clone(&table)).await;
     (table, store, session, status)
@@ -380,4 +405,3 @@ async fn or_it_is_taken_as_null_and_counted_and_the_next_batch_does_not_wait() {
     run(&session, TITLES).await;
     assert_eq!(*store.asked.borrow(), asked);
 }
-

@@ -56,7 +56,9 @@ impl Wire {
     /// How values of type `from` are read into a column declared `to`; or what to declare instead.
     pub(super) fn fitting(from: &Type, to: &DataType) -> Result<Self, String> {
         let (wire, declare) = Self::of(from).ok_or_else(|| {
-            format!("that type cannot be read; leave the column out, or let LOCATION name a view that casts it (declared: {to})")
+            format!(
+                "that type cannot be read; leave the column out, or let LOCATION name a view that casts it (declared: {to})"
+            )
         })?;
         let width = match *from {
             Type::INT2 => 2,
@@ -243,9 +245,10 @@ impl<'a> Numeric<'a> {
         if !matches!(self.sign, 0 | NEGATIVE) {
             return Err(format!("it has NaN or Infinity, which DECIMAL({precision}, {scale}) cannot hold; declare it DOUBLE"));
         }
-        let whole = self.digits.iter().try_fold(0i128, |sum, digit| {
-            sum.checked_mul(10_000)?.checked_add(i128::from(u16::from_be_bytes(*digit)))
-        });
+        let whole = self
+            .digits
+            .iter()
+            .try_fold(0i128, |sum, digit| sum.checked_mul(10_000)?.checked_add(i128::from(u16::from_be_bytes(*digit))));
         let shift = self.exponent() + scale as i32;
         let power = 10i128.checked_pow(shift.unsigned_abs());
         let value = match (whole, power) {

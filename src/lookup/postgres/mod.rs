@@ -1,6 +1,6 @@
 //! A Postgres table (or view) as a lookup store.
 //!
-//! LOCATION is `schema.table`, or `table` on the search path. Only the declared columns are read; [`columns`] says which type of
+//! LOCATION is `schema.table`, or `table` on the search path. Only the declared columns are read; `columns` says which type of
 //! Postgres fits which declared one. Loads and questions for missing keys have a connection each, so that no miss waits for a load.
 
 mod columns;
@@ -66,7 +66,9 @@ impl PostgresLookup {
             def.error("option 'url' is no Postgres url; it looks like 'postgres://user:password@host:5432/database'")
         })?;
         if config.get_ssl_mode() == SslMode::Require {
-            return Err(def.error("TLS to Postgres is not there yet: leave 'sslmode=require' out of 'url', and go through a tunnel"));
+            return Err(
+                def.error("TLS to Postgres is not there yet: leave 'sslmode=require' out of 'url', and go through a tunnel")
+            );
         }
         config.connect_timeout(CONNECT).keepalives_idle(Duration::from_secs(30)).application_name("falaj");
         let place = Place {
@@ -74,7 +76,10 @@ impl PostgresLookup {
             declared: def.place.clone(),
             config,
             from: quoted_table(&def.location).ok_or_else(|| {
-                def.error(format!("LOCATION '{}' is no table of Postgres: write 'schema.table', for instance 'public.content'", def.location))
+                def.error(format!(
+                    "LOCATION '{}' is no table of Postgres: write 'schema.table', for instance 'public.content'",
+                    def.location
+                ))
             })?,
             table: def.location.clone(),
             schema: Arc::clone(&def.schema),
@@ -151,7 +156,8 @@ impl Place {
         if let Some(db) = error.as_db_error() {
             let code = db.code();
             if *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME {
-                let text = format!("table {table} does not exist yet at {server}; create it, or mend LOCATION of lookup '{lookup}'");
+                let text =
+                    format!("table {table} does not exist yet at {server}; create it, or mend LOCATION of lookup '{lookup}'");
                 return Error::new(Kind::Unreachable, text);
             }
             if *code == SqlState::UNDEFINED_COLUMN {
@@ -159,7 +165,8 @@ impl Place {
                 return self.wrong(format!("{} in {table}{hint}: mend the declared columns, or add it there", db.message()));
             }
             if *code == SqlState::INSUFFICIENT_PRIVILEGE {
-                let text = format!("user '{user}' may not read {table} for lookup '{lookup}': GRANT SELECT ON {table} TO {user}");
+                let text =
+                    format!("user '{user}' may not read {table} for lookup '{lookup}': GRANT SELECT ON {table} TO {user}");
                 return Error::new(Kind::Denied, text).because(error);
             }
             if *code == SqlState::INVALID_PASSWORD || *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
@@ -167,7 +174,8 @@ impl Place {
                 return Error::new(Kind::Denied, text).because(error);
             }
             if *code == SqlState::INVALID_CATALOG_NAME {
-                let text = format!("{server} does not have the database of lookup '{lookup}' yet; create it, or mend its 'url'");
+                let text =
+                    format!("{server} does not have the database of lookup '{lookup}' yet; create it, or mend its 'url'");
                 return Error::new(Kind::Unreachable, text).because(error);
             }
         } else if error.to_string().contains("password") {

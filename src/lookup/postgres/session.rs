@@ -45,7 +45,9 @@ impl Session {
         for (column, field) in load.columns().iter().zip(place.schema.fields()) {
             match Wire::fitting(column.type_(), field.data_type()) {
                 Ok(wire) => wires.push(wire),
-                Err(advice) => wrong.push(format!("column {} is {} in {}: {advice}", field.name(), column.type_(), place.table)),
+                Err(advice) => {
+                    wrong.push(format!("column {} is {} in {}: {advice}", field.name(), column.type_(), place.table))
+                }
             }
         }
         if wrong.is_empty() { Ok(Self { client, load, wires }) } else { Err(place.wrong(wrong.join("; "))) }
@@ -118,9 +120,8 @@ impl Session {
         }
         let columns = builders.into_iter().zip(fields).map(|(builder, field)| builder.finish(field.data_type()));
         let columns = columns.collect::<Result<Vec<_>>>()?;
-        RecordBatch::try_new(place.schema.clone(), columns).map_err(|error| {
-            place.wrong(format!("{} has NULL in a column declared NOT NULL ({error})", place.table))
-        })
+        RecordBatch::try_new(place.schema.clone(), columns)
+            .map_err(|error| place.wrong(format!("{} has NULL in a column declared NOT NULL ({error})", place.table)))
     }
 }
 
