@@ -86,6 +86,9 @@ pub struct LookupStatus {
     pub version: AtomicU64,
     /// Keys asked for that were not in memory.
     pub misses: AtomicU64,
+    /// Those of them that the store did not answer in time and that were taken as without a row.
+    pub unanswered: AtomicU64,
+    trouble: Mutex<Option<String>>,
 }
 
 impl Default for LaneStatus {
@@ -181,6 +184,16 @@ impl LaneStatus {
 }
 
 impl LookupStatus {
+    /// Says why it cannot be loaded or asked (`None`: nothing any more).
+    pub fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock() = trouble;
+    }
+
+    /// What was said last.
+    pub fn trouble(&self) -> Option<String> {
+        self.trouble.lock().clone()
+    }
+
     fn snapshot(&self, name: &str) -> LookupSnapshot {
         LookupSnapshot {
             name: name.to_string(),
@@ -189,6 +202,8 @@ impl LookupStatus {
             loaded_ms: self.loaded_ms.load(Ordering::Relaxed),
             version: self.version.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
+            unanswered: self.unanswered.load(Ordering::Relaxed),
+            trouble: self.trouble(),
         }
     }
 }
@@ -238,4 +253,7 @@ pub struct LookupSnapshot {
     pub loaded_ms: i64,
     pub version: u64,
     pub misses: u64,
+    pub unanswered: u64,
+    /// Why it cannot be loaded or asked, if so.
+    pub trouble: Option<String>,
 }

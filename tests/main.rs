@@ -1,3 +1,4 @@
 //! The one integration binary.
 mod http_sink;
+mod lookup_postgres;
 mod redis_sink;

@@ -1,9 +1,16 @@
 //! Tables asked by key: the port to where they live, the index that holds them, and the operator that joins with it.
+//!
+//! [`index`] holds a table in memory, [`refresh`] keeps it fresh from its store, [`join`] joins streams with it;
+//! [`postgres`] and [`memory`] are the stores.
 
 pub mod index;
 pub mod join;
 pub mod memory;
+mod misses;
+mod options;
 pub mod postgres;
+pub mod refresh;
+mod version;
 
 use arrow::array::{ArrayRef, RecordBatch};
 use async_trait::async_trait;

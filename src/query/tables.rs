@@ -181,7 +181,7 @@ impl TableProviderFactory for TableFactory {
             Ok(Role::Source) => Arc::new(SourceTable::new(Arc::clone(&def))),
             Ok(Role::Sink) => Arc::new(SinkTable { def: Arc::clone(&def) }),
             Ok(Role::Lookup) => match self.lookups.get(&name) {
-                Some(lookup) => Arc::new(LookupProvider::new(Arc::clone(lookup), None)),
+                Some(lookup) => Arc::new(LookupProvider::new(Arc::clone(lookup))),
                 None => Arc::new(SinkTable { def: Arc::clone(&def) }),
             },
             Err(text) => return plan_err!("table '{name}': {text}"),

@@ -1,1 +1,0 @@
-//! A Postgres table as a lookup store.
