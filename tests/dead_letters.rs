@@ -52,7 +52,8 @@ struct Kafka {
 
 impl Kafka {
     async fn new(name: &str, partitions: i32) -> Self {
-        let brokers = std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS must say where a broker is: see scripts/services env");
+        let brokers =
+            std::env::var("KAFKA_BROKERS").expect("KAFKA_BROKERS must say where a broker is: see scripts/services env");
         let id = uuid::Uuid::now_v7();
         let kafka = Self { brokers, topic: format!("falaj-test-{name}-{id}"), lineage: id.to_string() };
         let admin: AdminClient<DefaultClientContext> = kafka.config().create().unwrap();
@@ -72,9 +73,10 @@ impl Kafka {
     fn produce(&self, partition: i32, records: &[Record]) {
         let producer: BaseProducer = self.config().set("linger.ms", "5").create().unwrap();
         for record in records {
-            let headers = record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-                headers.insert(Header { key, value: value.as_deref() })
-            });
+            let headers = record
+                .headers
+                .iter()
+                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: value.as_deref() }));
             let mut base: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic).partition(partition).headers(headers);
             base.key = record.key.as_deref();
             base.payload = record.payload.as_deref();
@@ -325,7 +327,9 @@ async fn many_letters_dense_and_sparse() {
     let mut place = kafka.open(1).await;
     let dense: Vec<_> = (0..10_000).map(|offset| letter(0, offset)).collect();
     let sparse: Vec<_> = (0..2).flat_map(|partition| (0..20).map(move |n| letter(partition, 10_000 + n * 2_500))).collect();
-    for (epoch, letters, name) in [(1, &dense[..1], "1"), (2, &dense[1..2], "1"), (3, &dense[2..], "9 998"), (4, &sparse, "40 far apart")] {
+    for (epoch, letters, name) in
+        [(1, &dense[..1], "1"), (2, &dense[1..2], "1"), (3, &dense[2..], "9 998"), (4, &sparse, "40 far apart")]
+    {
         let began = Instant::now();
         place.write(epoch, letters).await.unwrap();
         eprintln!("{name}: {:?}", began.elapsed());

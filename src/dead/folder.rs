@@ -135,13 +135,7 @@ fn create_folders(folder: &Path) -> io::Result<()> {
     File::open(above.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-fn write_lines(
-    out: &mut dyn Write,
-    topic: &str,
-    lane: &str,
-    letters: &[DeadLetter],
-    originals: &Originals,
-) -> io::Result<()> {
+fn write_lines(out: &mut dyn Write, topic: &str, lane: &str, letters: &[DeadLetter], originals: &Originals) -> io::Result<()> {
     let timestamp_ms = Clock::system().now_ms();
     for letter in letters {
         let original = originals(letter.partition, letter.offset);
@@ -236,7 +230,10 @@ mod tests {
         assert_eq!(lines[0]["payload"], "{\"a\":");
         assert_eq!(lines[1]["payload_base64"], "//4AAQ==");
         assert!(lines[2].get("payload").is_none() && lines[2].get("payload_base64").is_none());
-        assert_eq!((&lines[1]["stage"], &lines[1]["code"], &lines[1]["offset"]), (&"decode".into(), &"truncated".into(), &1.into()));
+        assert_eq!(
+            (&lines[1]["stage"], &lines[1]["code"], &lines[1]["offset"]),
+            (&"decode".into(), &"truncated".into(), &1.into())
+        );
         assert_eq!(fs::read_dir(&lane).unwrap().count(), 1, "nothing staged is left");
     }
 

@@ -19,8 +19,12 @@ pub(super) type Producer = BaseProducer<Watch>;
 pub(super) type Consumer = BaseConsumer<Watch>;
 
 /// A user may change these with `kafka.<name>`.
-const DEFAULTS: [(&str, &str); 4] =
-    [("client.id", "falaj"), ("compression.codec", "zstd"), ("reconnect.backoff.max.ms", "2000"), ("socket.nagle.disable", "true")];
+const DEFAULTS: [(&str, &str); 4] = [
+    ("client.id", "falaj"),
+    ("compression.codec", "zstd"),
+    ("reconnect.backoff.max.ms", "2000"),
+    ("socket.nagle.disable", "true"),
+];
 
 /// What exactly-once and our bounds rest on, for the producer.
 const PRODUCER: [(&str, &str); 9] = [
@@ -29,8 +33,9 @@ const PRODUCER: [(&str, &str); 9] = [
     ("transaction.timeout.ms", "30000"),
     // One letter waits for others no longer than this.
     ("linger.ms", "2"),
-    // The bounds of what waits to be sent; `send` is tried again when they are reached.
-    ("queue.buffering.max.messages", "100000"),
+    // The bounds of what waits to be sent; `send` is tried again when they are reached. The second does not count headers, of
+    // which a letter has some 2 KiB.
+    ("queue.buffering.max.messages", "20000"),
     ("queue.buffering.max.kbytes", "65536"),
     // Whatever the source took must go back: only the topic's own limit decides, which is why batches stay well below it.
     ("message.max.bytes", "1000000000"),
@@ -40,7 +45,7 @@ const PRODUCER: [(&str, &str); 9] = [
 ];
 
 /// And for the consumer.
-const CONSUMER: [(&str, &str); 10] = [
+const CONSUMER: [(&str, &str); 11] = [
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("enable.partition.eof", "true"),
@@ -51,6 +56,8 @@ const CONSUMER: [(&str, &str); 10] = [
     // Read ahead a little: letters are often far apart.
     ("queued.min.messages", "20000"),
     ("queued.max.messages.kbytes", "16384"),
+    // A full queue is looked at again after so long; the default of a second starves us.
+    ("fetch.queue.backoff.ms", "5"),
     // Reading ahead at the log end must not hold up the next partition.
     ("fetch.wait.max.ms", "10"),
     ("statistics.interval.ms", "0"),
@@ -142,7 +149,10 @@ fn wrong_settings(error: KafkaError) -> Error {
         KafkaError::ClientConfig(_, _, name, _) => format!(" ('kafka.{name}')"),
         _ => String::new(),
     };
-    Error::new(Kind::Sql, format!("librdkafka refuses the settings for dead letters{name}; check the table's 'kafka.*' options"))
+    Error::new(
+        Kind::Sql,
+        format!("librdkafka refuses the settings for dead letters{name}; check the table's 'kafka.*' options"),
+    )
 }
 
 /// Turns errors of the two connections into ours.
@@ -187,24 +197,33 @@ impl Judge<'_> {
         let (kind, sentence) = match code {
             _ if is_denied(code) => (
                 Kind::Denied,
-                format!("{brokers} does not let us write dead letters to '{topic}'; check the credentials and rights ('kafka.sasl.*', ACLs)"),
+                format!(
+                    "{brokers} does not let us write dead letters to '{topic}'; check the credentials and rights ('kafka.sasl.*', ACLs)"
+                ),
             ),
             Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => {
                 (Kind::Fenced, format!("another process writes this lane's dead letters to '{topic}'"))
             }
             Code::MessageSizeTooLarge => (
                 Kind::Full,
-                format!("a dead letter is larger than '{topic}' takes; raise that topic's max.message.bytes above the source's"),
+                format!(
+                    "a dead letter is larger than '{topic}' takes; raise that topic's max.message.bytes above the source's"
+                ),
             ),
             Code::InvalidTimestamp => (
                 Kind::Full,
-                format!("'{topic}' does not take a dead letter's time; set its message.timestamp.*.max.ms as the source has it"),
+                format!(
+                    "'{topic}' does not take a dead letter's time; set its message.timestamp.*.max.ms as the source has it"
+                ),
             ),
             Code::InvalidTopic | Code::PolicyViolation | Code::InvalidReplicationFactor | Code::InvalidTransactionTimeout => (
                 Kind::Denied,
                 format!("{brokers} will not have the dead-letter topic '{topic}' as it is made; create it by hand"),
             ),
-            _ => (Kind::Unreachable, format!("dead letters cannot be written to '{topic}' at {brokers} now; is the broker running?")),
+            _ => (
+                Kind::Unreachable,
+                format!("dead letters cannot be written to '{topic}' at {brokers} now; is the broker running?"),
+            ),
         };
         Error::new(kind, sentence)
     }

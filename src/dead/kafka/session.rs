@@ -90,13 +90,8 @@ impl Session {
     pub(super) fn open(place: std::sync::Arc<Place>) -> Result<Self> {
         let watch = Watch::default();
         let consumer = clients::consumer(&place.brokers, &place.properties, &place.id, &watch)?;
-        let judge = Judge {
-            topic: &place.dlq,
-            brokers: &place.brokers,
-            watch: &watch,
-            consumer: Some(&consumer),
-            producer: None,
-        };
+        let judge =
+            Judge { topic: &place.dlq, brokers: &place.brokers, watch: &watch, consumer: Some(&consumer), producer: None };
         topic::ensure(&place, &consumer, &judge)?;
         if let Ok(Some(fence)) = read_fence(&place, &consumer, PEEK_TIMEOUT) {
             place.yields_to(fence)?;
@@ -130,7 +125,16 @@ impl Session {
     /// Writes the `count` letters that come in `pieces`, in reading order, all or none. After an error the session is of no
     /// more use. Fewer letters than `count` mean that whoever sent them has gone away: nothing is written.
     pub(super) fn write(&mut self, epoch: u64, count: usize, mut pieces: mpsc::Receiver<Vec<DeadLetter>>) -> Result<()> {
-        let written = self.try_write(epoch, count, &mut pieces);
+        let began = Instant::now();
+        let mut written = self.try_write(epoch, count, &mut pieces);
+        if let Err(error) = &written
+            && began.elapsed() >= END_TIMEOUT
+            && matches!(error.kind(), Kind::Unreachable | Kind::Fenced)
+        {
+            // The broker has ended the transaction by itself, and names it as if somebody had fenced us.
+            let sentence = format!("'{}' did not take the {count} dead letters of epoch {epoch} in 30 s", self.place.dlq);
+            written = Err(Error::new(Kind::Unreachable, sentence).because(error.clone()));
+        }
         match &written {
             Ok(()) => self.held = Some(epoch),
             // A transaction left open holds readers back until it times out, so end it if the broker can be asked.
