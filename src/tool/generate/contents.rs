@@ -11,12 +11,36 @@ use super::events::below;
 use crate::error::Result;
 
 const TOPICS: [&str; 16] = [
-    "Deserts", "Markets", "Coffee", "Startups", "Poetry", "Football", "Space", "Cities", "Cinema", "Health", "Oceans", "Money",
-    "History", "Algorithms", "Travel", "Music",
+    "Deserts",
+    "Markets",
+    "Coffee",
+    "Startups",
+    "Poetry",
+    "Football",
+    "Space",
+    "Cities",
+    "Cinema",
+    "Health",
+    "Oceans",
+    "Money",
+    "History",
+    "Algorithms",
+    "Travel",
+    "Music",
 ];
 const OPENINGS: [&str; 12] = [
-    "The Secret Life of", "A Short History of", "Inside", "Why We Need", "The Future of", "Ten Lessons from", "Rethinking",
-    "Letters on", "An Hour with", "The Trouble with", "What Nobody Says about", "Behind the Scenes of",
+    "The Secret Life of",
+    "A Short History of",
+    "Inside",
+    "Why We Need",
+    "The Future of",
+    "Ten Lessons from",
+    "Rethinking",
+    "Letters on",
+    "An Hour with",
+    "The Trouble with",
+    "What Nobody Says about",
+    "Behind the Scenes of",
 ];
 const ARABIC_OPENINGS: [&str; 6] = ["حكاية", "أسرار", "مستقبل", "تاريخ", "رحلة في عالم", "حديث عن"];
 const ARABIC_TOPICS: [&str; 8] = ["القهوة", "الصحراء", "المدن", "الشعر", "الأفلاج", "الفضاء", "الأسواق", "البحار"];

@@ -180,8 +180,7 @@ impl Job {
             return Err(Error::new(Kind::Usage, "--poison breaks Kafka records; a table cannot hold a broken row"));
         }
         let rate_per_second = args.rate.unwrap_or(EVENT_TIME_RATE);
-        let spec =
-            EventsSpec { seed: args.seed, contents: args.contents, from_time_ns, rate_per_second, jitter_ms: JITTER_MS };
+        let spec = EventsSpec { seed: args.seed, contents: args.contents, from_time_ns, rate_per_second, jitter_ms: JITTER_MS };
         Ok(Self {
             events: Events::new(spec)?,
             poison: Poison::new(args.seed, args.poison)?,

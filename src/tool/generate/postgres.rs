@@ -52,7 +52,8 @@ impl Database {
         let config: tokio_postgres::Config = url.parse().map_err(|_| {
             Error::new(Kind::Usage, "the database URL cannot be read; it must be postgres://user@host:port/database")
         })?;
-        let unreachable = || Error::new(Kind::Unreachable, "Postgres does not let us in; is it running, and is DATABASE_URL right?");
+        let unreachable =
+            || Error::new(Kind::Unreachable, "Postgres does not let us in; is it running, and is DATABASE_URL right?");
         let (client, connection) = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls))
             .await
             .map_err(|cause| unreachable().because(cause))?
