@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use falaj::error::Kind;
 use falaj::tool::generate::{Contents, Events, EventsSpec, GenerateArgs, Poison, run_until};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use rdkafka::{ClientConfig, Message};
@@ -27,6 +29,11 @@ fn server(name: &str) -> Option<String> {
         eprintln!("skipped: {name} is not set");
     }
     value
+}
+
+async fn delete(brokers: &str, topic: &str) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap();
+    admin.delete_topics(&[topic], &AdminOptions::new()).await.unwrap();
 }
 
 /// All keys and payloads of `topic`, partition by partition, once there are `count`.
@@ -74,6 +81,7 @@ async fn kafka_gets_exactly_the_events_of_the_seed() {
     found.sort();
     expected.sort();
     assert!(found == expected);
+    delete(&brokers, &topic).await;
 }
 
 #[tokio::test]
@@ -85,6 +93,16 @@ async fn a_rate_is_held_and_a_shutdown_ends_the_run() {
     let per_second = made.events as f64 / made.seconds;
     assert!((800.0..1100.0).contains(&per_second), "{made}");
     assert_eq!(read(&brokers, &topic, 4, made.events as usize).len(), made.events as usize);
+    delete(&brokers, &topic).await;
+}
+
+#[tokio::test]
+async fn an_impossible_topic_is_wrong_use() {
+    let Some(brokers) = server("KAFKA_BROKERS") else { return };
+    let wrong = args(&["--events", "1", "--no-content", "--topic", "a b", "--brokers", &brokers]);
+    let error = run_until(wrong, std::future::pending()).await.unwrap_err();
+    assert_eq!(error.kind(), Kind::Usage, "{}", error.chain());
+    assert!(error.to_string().contains("'a b' cannot be a topic's name"), "{error}");
 }
 
 #[tokio::test]

@@ -163,7 +163,11 @@ impl Sender {
 
 fn of_error(cause: KafkaError, args: &GenerateArgs) -> Error {
     let GenerateArgs { topic, brokers, .. } = args;
-    let (kind, text) = match cause.rdkafka_error_code() {
+    let code = match cause {
+        KafkaError::AdminOp(code) => Some(code),
+        _ => cause.rdkafka_error_code(),
+    };
+    let (kind, text) = match code {
         Some(Code::InvalidTopic) => {
             (Kind::Usage, format!("'{topic}' cannot be a topic's name; letters, digits, '.', '_' and '-' can"))
         }
