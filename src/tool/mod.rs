@@ -1,3 +1,4 @@
 //! The commands that stand beside the engine, one file each.
+pub mod board;
 pub mod generate;
 pub mod receive;

@@ -1,1 +1,0 @@
-//! `falaj generate`: tables, content and events.

@@ -1,0 +1,114 @@
+//! The pages over real sockets.
+
+use std::sync::atomic::Ordering;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+use super::*;
+
+struct Page {
+    addr: SocketAddr,
+    status: Status,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<Result<()>>,
+}
+
+impl Page {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let status = Status::default();
+        let boards: Boards = Arc::new(|| BTreeMap::from([("top_content".to_string(), vec![("c<1>".to_string(), 7.0)])]));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let state = WebState::new(status.clone(), boards);
+        let task = tokio::spawn(serve(listener, state, async move {
+            let _ = stopped.await;
+        }));
+        Self { addr, status, stop, task }
+    }
+
+    /// The code, the head in lower case, and the body.
+    async fn get(&self, path: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.addr).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), head.to_lowercase(), body.to_string())
+    }
+}
+
+#[tokio::test]
+async fn the_page_and_its_files_load_under_a_strict_policy() {
+    let page = Page::start().await;
+    for (path, content_type, part) in
+        [("/", "text/html", "/app.js"), ("/app.js", "text/javascript", "/api/v1/status"), ("/style.css", "text/css", "dark")]
+    {
+        let (code, head, body) = page.get(path).await;
+        assert_eq!(code, 200, "{path}");
+        assert!(head.contains(&format!("content-type: {content_type}")), "{head}");
+        assert!(head.contains("content-security-policy: default-src 'none'"), "{head}");
+        assert!(body.contains(part), "{path}");
+        assert!(!body.contains("https://") && !body.contains(" onclick") && !body.contains("innerHTML"), "{path}");
+    }
+    assert_eq!(page.get("/nothing").await.0, 404);
+    assert_eq!(page.get("/livez").await.2, "alive\n");
+    assert_eq!(page.get("/version").await.2.trim(), VERSION);
+}
+
+#[tokio::test]
+async fn the_status_has_lanes_lookups_and_boards() {
+    let page = Page::start().await;
+    page.status.lane("top_content").used.store(5, Ordering::Relaxed);
+    page.status.lookup("content").rows.store(9, Ordering::Relaxed);
+    let (code, _, body) = page.get("/api/v1/status").await;
+    let json: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(code, 200);
+    assert_eq!(json["version"], VERSION);
+    assert!(json["uptime_ms"].is_u64());
+    assert_eq!(json["status"]["lanes"][0]["used"], 5);
+    assert_eq!(json["status"]["lanes"][0]["state"], "starting");
+    assert_eq!(json["status"]["lookups"][0]["rows"], 9);
+    assert_eq!(json["boards"]["top_content"], serde_json::json!([["c<1>", 7.0]]));
+}
+
+#[tokio::test]
+async fn ready_is_when_every_lane_runs_or_is_done() {
+    let page = Page::start().await;
+    assert_eq!(page.get("/readyz").await.0, 503);
+    let (one, two) = (page.status.lane("one"), page.status.lane("two"));
+    one.set_state(LaneState::Running);
+    two.set_trouble(None, Some("Redis at localhost:6379".to_string()));
+    let (code, _, body) = page.get("/readyz").await;
+    let json: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, &json["ready"]), (503, &Value::Bool(false)));
+    assert_eq!(json["lanes"]["two"]["waits_for"], "Redis at localhost:6379");
+    assert!(json["lanes"]["one"].is_null());
+    two.set_state(LaneState::Done);
+    assert_eq!(page.get("/readyz").await.0, 200);
+    two.set_state(LaneState::Stopped);
+    assert_eq!(page.get("/readyz").await.0, 503);
+}
+
+#[tokio::test]
+async fn it_ends_when_it_is_asked_to() {
+    let page = Page::start().await;
+    page.get("/livez").await;
+    page.stop.send(()).unwrap();
+    page.task.await.unwrap().unwrap();
+    assert!(TcpStream::connect(page.addr).await.is_err());
+}
+
+#[test]
+fn an_address_that_others_reach_is_refused() {
+    for addr in ["0.0.0.0:8080", "192.0.2.1:8080", "[::]:8080"] {
+        let error = only_loopback(addr.parse().unwrap()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Usage);
+        assert!(error.to_string().contains("127.0.0.1:8080"), "{error}");
+    }
+    assert!(only_loopback("[::1]:8080".parse().unwrap()).is_ok());
+}
