@@ -10,18 +10,19 @@
 //! ```
 pub mod batch;
 pub mod checkpoint;
+pub mod cli;
 pub mod clock;
 pub mod dead;
 pub mod decode;
 pub mod error;
 pub mod lookup;
+pub mod position;
 pub mod query;
 pub mod settings;
-pub mod window;
-pub mod position;
 pub mod sink;
 pub mod source;
 pub mod status;
 pub mod table;
 pub mod tool;
 pub mod web;
+pub mod window;

@@ -50,8 +50,9 @@ impl LaneLog {
             lineage: String,
         }
         let bytes = store.read("lineage.json").await?.unwrap_or_default();
-        let lineage: Lineage = serde_json::from_slice(&bytes)
-            .map_err(|cause| Error::new(Kind::Corrupt, "the checkpoint's lineage.json is torn; put back a copy of the folder").because(cause))?;
+        let lineage: Lineage = serde_json::from_slice(&bytes).map_err(|cause| {
+            Error::new(Kind::Corrupt, "the checkpoint's lineage.json is torn; put back a copy of the folder").because(cause)
+        })?;
         Ok(lineage.lineage)
     }
 
@@ -108,7 +109,10 @@ impl LaneLog {
         };
         let name = record_name(&self.writer.lane, self.next);
         if !self.store.create(&name, record.encode()?).await? {
-            let text = format!("another process has claimed lane '{}' (record {} is there already); this one stops", self.writer.lane, self.next);
+            let text = format!(
+                "another process has claimed lane '{}' (record {} is there already); this one stops",
+                self.writer.lane, self.next
+            );
             return Err(Error::new(Kind::Fenced, text));
         }
         self.next += 1;
@@ -120,7 +124,10 @@ impl LaneLog {
         let file = format!("state-{:020}-{}.arrow", intent.epoch, self.writer.incarnation);
         let (size_bytes, hash) = (bytes.len() as u64, hash_hex(&bytes));
         if !self.store.create(&format!("{}/{file}", self.writer.lane), bytes).await? {
-            return Err(Error::new(Kind::Fenced, format!("the snapshot {file} is there already; another process drives this lane")));
+            return Err(Error::new(
+                Kind::Fenced,
+                format!("the snapshot {file} is there already; another process drives this lane"),
+            ));
         }
         let snapshot = Snapshot { epoch: intent.epoch, intent: intent.clone(), file, size_bytes, hash };
         let at = self.next;
@@ -169,7 +176,9 @@ fn check_gaps(lane: &str, numbers: &[u64]) -> Result<()> {
         None => Ok(()),
         Some(pair) => {
             let name = record_name(lane, pair[0] + 1);
-            let text = format!("the checkpoint record {name} is missing; put back a copy of the folder, or move it away to begin a new lineage");
+            let text = format!(
+                "the checkpoint record {name} is missing; put back a copy of the folder, or move it away to begin a new lineage"
+            );
             Err(Error::new(Kind::Corrupt, text))
         }
     }

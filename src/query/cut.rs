@@ -189,7 +189,11 @@ fn replace(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     Arc::clone(plan)
         .transform_down(|node| {
-            if Arc::ptr_eq(&node, old) { Ok(Transformed::new(Arc::clone(&new), true, datafusion::common::tree_node::TreeNodeRecursion::Jump)) } else { Ok(Transformed::no(node)) }
+            if Arc::ptr_eq(&node, old) {
+                Ok(Transformed::new(Arc::clone(&new), true, datafusion::common::tree_node::TreeNodeRecursion::Jump))
+            } else {
+                Ok(Transformed::no(node))
+            }
         })
         .data()
 }

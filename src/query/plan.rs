@@ -117,7 +117,12 @@ async fn plan_rows(session: &SessionContext, query: &LogicalPlan) -> DfResult<Le
     leaf(session, &carried).await
 }
 
-async fn plan_windows(session: &SessionContext, query: &LogicalPlan, spec: WindowSpec, time_column: String) -> DfResult<Windows> {
+async fn plan_windows(
+    session: &SessionContext,
+    query: &LogicalPlan,
+    spec: WindowSpec,
+    time_column: String,
+) -> DfResult<Windows> {
     let Some(aggregate) = stream_aggregate(query) else {
         // Without an aggregate the rows of a window are only rows: whatever stands in the way is named.
         carry_offset(query)?;
@@ -158,7 +163,10 @@ fn check_time_column(source: &TableDef, column: &str, place: &str) -> Result<()>
         Some(watermark) if watermark == column => Ok(()),
         Some(watermark) => Err(at(
             place,
-            format!("the window is over '{column}', but the watermark of '{}' follows '{watermark}'; use that column", source.name),
+            format!(
+                "the window is over '{column}', but the watermark of '{}' follows '{watermark}'; use that column",
+                source.name
+            ),
         )),
         None => Err(at(
             place,
@@ -170,16 +178,18 @@ fn check_time_column(source: &TableDef, column: &str, place: &str) -> Result<()>
 /// `window_start` and `window_end` are known once a window is put together, not for a single row.
 fn refuse_markers(input: &LogicalPlan, aggregates: &[Expr]) -> DfResult<()> {
     let names = |column: &&Column| matches!(column.name(), "window_start" | "window_end");
-    let in_aggregate = aggregates.iter().any(|expr| expr.column_refs().iter().any(|column| names(column)));
+    let in_aggregate = aggregates.iter().any(|expr| expr.column_refs().iter().any(|column| names(&column)));
     let mut in_filter = false;
     input.apply(|node| {
         if let LogicalPlan::Filter(filter) = node {
-            in_filter |= filter.predicate.column_refs().iter().any(|column| names(column));
+            in_filter |= filter.predicate.column_refs().iter().any(|column| names(&column));
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
     if in_aggregate || in_filter {
-        return plan_err!("window_start and window_end belong to the window as a whole: use them in GROUP BY, SELECT and HAVING only");
+        return plan_err!(
+            "window_start and window_end belong to the window as a whole: use them in GROUP BY, SELECT and HAVING only"
+        );
     }
     Ok(())
 }
@@ -206,7 +216,8 @@ fn refuse_volatile(plan: &LogicalPlan) -> DfResult<()> {
 }
 
 fn needed(work: &Work) -> BTreeSet<String> {
-    let names = |schema: &SchemaRef| schema.fields().iter().map(|field| field.name().clone()).filter(|name| name != OFFSET).collect();
+    let names =
+        |schema: &SchemaRef| schema.fields().iter().map(|field| field.name().clone()).filter(|name| name != OFFSET).collect();
     match work {
         Work::Rows(leaf) => names(&leaf.input),
         Work::Windows(windows) => {

@@ -38,7 +38,8 @@ pub(crate) fn sql_error(placed: &Placed, error: &DataFusionError, known: &[Strin
         }
     }
     if place.is_none()
-        && let Some(function) = message.split("():").next().filter(|name| matches!(*name, "hop" | "tumble" | "cumulate" | "session"))
+        && let Some(function) =
+            message.split("():").next().filter(|name| matches!(*name, "hop" | "tumble" | "cumulate" | "session"))
     {
         place = find_word(&placed.file.text, function).map(|(line, column)| format!("{path}:{line}:{column}"));
     }
@@ -62,7 +63,8 @@ fn sentence(error: &DataFusionError) -> String {
     let text = text.split("\n\nbacktrace").next().unwrap_or_default();
     let text = text.split(".\nThis issue was likely caused").next().unwrap_or_default();
     let mut text = text.trim();
-    for prefix in ["sql parser error: ", "Error during planning: ", "Invalid or Unsupported Configuration: ", "Schema error: "] {
+    for prefix in ["sql parser error: ", "Error during planning: ", "Invalid or Unsupported Configuration: ", "Schema error: "]
+    {
         text = text.strip_prefix(prefix).unwrap_or(text);
     }
     text.split_whitespace().collect::<Vec<_>>().join(" ")

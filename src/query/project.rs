@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast::Statement as SqlStatement;
+use datafusion::sql::parser::{DFParserBuilder, ResetStatement, Statement};
+use datafusion::sql::sqlparser::ast::{ObjectName, Statement as SqlStatement};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
 
@@ -164,7 +164,8 @@ fn refused(placed: &Placed) -> Error {
 
 fn new_session(time: &EpochTime, factory: &TableFactory, tables: &Tables) -> SessionContext {
     // Batches as large as a segment's: one input batch gives one output batch.
-    let mut config = SessionConfig::new().with_target_partitions(1).with_batch_size(65_536).with_option_extension(Settings::default());
+    let mut config =
+        SessionConfig::new().with_target_partitions(1).with_batch_size(65_536).with_option_extension(Settings::default());
     let options = config.options_mut();
     options.sql_parser.collect_spans = true;
     options.execution.coalesce_batches = false;
@@ -248,7 +249,8 @@ fn statements(file: &Arc<SqlFile>) -> Result<Vec<Placed>> {
         .into_iter()
         .enumerate()
         .map(|(index, statement)| {
-            let place = places.get(index).map_or_else(|| file.path.clone(), |(line, column)| format!("{}:{line}:{column}", file.path));
+            let place =
+                places.get(index).map_or_else(|| file.path.clone(), |(line, column)| format!("{}:{line}:{column}", file.path));
             Placed { file: Arc::clone(file), place, statement }
         })
         .collect())
@@ -256,15 +258,13 @@ fn statements(file: &Arc<SqlFile>) -> Result<Vec<Placed>> {
 
 // Only stands where a file as a whole is meant.
 fn empty_statement() -> Statement {
-    Statement::Reset(datafusion::sql::parser::ResetStatement::Variable(Vec::<
-        datafusion::sql::sqlparser::ast::Ident,
-    >::new().into()))
+    Statement::Reset(ResetStatement::Variable(ObjectName(Vec::new())))
 }
 
 fn statement_places(file: &SqlFile) -> Result<Vec<(u64, u64)>> {
-    let tokens = Tokenizer::new(&GenericDialect {}, &file.text)
-        .tokenize_with_location()
-        .map_err(|error| Error::new(Kind::Sql, format!("{}:{}:{}: {}", file.path, error.location.line, error.location.column, error.message)))?;
+    let tokens = Tokenizer::new(&GenericDialect {}, &file.text).tokenize_with_location().map_err(|error| {
+        Error::new(Kind::Sql, format!("{}:{}:{}: {}", file.path, error.location.line, error.location.column, error.message))
+    })?;
     let mut places = Vec::new();
     let mut fresh = true;
     for token in tokens {

@@ -98,7 +98,9 @@ fn refuse<T>(plan: &LogicalPlan) -> Result<T> {
         LogicalPlan::Window(_) => plan_err!(
             "OVER (…) over a stream would wait for its end: use it on the result of a window (FROM tumble(…) or hop(…))"
         ),
-        LogicalPlan::Union(_) => plan_err!("UNION of a stream cannot be done: write two lanes, or one with CASE or WHERE … OR …"),
+        LogicalPlan::Union(_) => {
+            plan_err!("UNION of a stream cannot be done: write two lanes, or one with CASE or WHERE … OR …")
+        }
         other => {
             let text = other.display().to_string();
             let name = text.split([':', ' ']).next().unwrap_or_default().to_string();

@@ -113,11 +113,13 @@ pub fn role(stored_as: &str, unbounded: bool) -> Result<Role, String> {
         ("KAFKA", true) => Ok(Role::Source),
         ("KAFKA", false) => Err("a Kafka topic is read as a stream: write CREATE UNBOUNDED EXTERNAL TABLE".to_string()),
         ("POSTGRES", false) => Ok(Role::Lookup),
-        ("POSTGRES", true) => Err(
-            "the changes of a Postgres table cannot be read yet; without UNBOUNDED it is a lookup table".to_string(),
-        ),
+        ("POSTGRES", true) => {
+            Err("the changes of a Postgres table cannot be read yet; without UNBOUNDED it is a lookup table".to_string())
+        }
         ("REDIS" | "PARQUET" | "JSON" | "HTTP" | "PRINT", false) => Ok(Role::Sink),
-        ("REDIS" | "PARQUET" | "JSON" | "HTTP" | "PRINT", true) => Err("a sink is not UNBOUNDED: leave the word out".to_string()),
+        ("REDIS" | "PARQUET" | "JSON" | "HTTP" | "PRINT", true) => {
+            Err("a sink is not UNBOUNDED: leave the word out".to_string())
+        }
         (other, _) => {
             let known = ["KAFKA", "POSTGRES", "REDIS", "PARQUET", "JSON", "HTTP", "PRINT"];
             let hint = crate::table::did_you_mean(other, known)

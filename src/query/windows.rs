@@ -56,7 +56,9 @@ impl WindowFunction {
     fn usage(&self) -> &'static str {
         match self.name {
             "tumble" => "tumble(table, time, size), for instance tumble(events, event_ts, INTERVAL '1 minute')",
-            _ => "hop(table, time, slide, size), for instance hop(events, event_ts, INTERVAL '1 second', INTERVAL '10 minutes')",
+            _ => {
+                "hop(table, time, slide, size), for instance hop(events, event_ts, INTERVAL '1 second', INTERVAL '10 minutes')"
+            }
         }
     }
 }
@@ -126,7 +128,9 @@ fn interval_ns(expr: &Expr) -> Result<i64> {
             Some(i64::from(interval.days) * DAY_NS + i64::from(interval.milliseconds) * 1_000_000)
         }
         ScalarValue::IntervalMonthDayNano(_) => {
-            return plan_err!("months differ in length, so a window cannot be one; write days, for instance INTERVAL '30 days'");
+            return plan_err!(
+                "months differ in length, so a window cannot be one; write days, for instance INTERVAL '30 days'"
+            );
         }
         _ => None,
     };

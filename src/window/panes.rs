@@ -160,7 +160,8 @@ impl Panes {
     }
 
     fn count_bytes(&self) -> usize {
-        self.panes.values().map(|parts| size_of(parts)).sum::<usize>() + self.nodes.values().map(|parts| size_of(parts)).sum::<usize>()
+        self.panes.values().map(|parts| size_of(parts)).sum::<usize>()
+            + self.nodes.values().map(|parts| size_of(parts)).sum::<usize>()
     }
 }
 

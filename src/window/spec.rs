@@ -82,8 +82,11 @@ mod tests {
         for (size, slide) in [(10, 1), (10, 10), (10, 5), (7, 2), (10, 4), (600, 1)] {
             let spec = WindowSpec::new(size, slide).unwrap();
             for at in -25..25 {
-                let holding: Vec<i64> =
-                    (-2000..2000).map(|n| n * slide).filter(|start| *start <= at && at < start + size).map(|s| s + size).collect();
+                let holding: Vec<i64> = (-2000..2000)
+                    .map(|n| n * slide)
+                    .filter(|start| *start <= at && at < start + size)
+                    .map(|s| s + size)
+                    .collect();
                 assert_eq!(spec.first_end(at), holding[0], "{size}/{slide} at {at}");
                 assert_eq!(spec.last_end(at), *holding.last().unwrap(), "{size}/{slide} at {at}");
                 for watermark in [-30, -7, 0, 1, 9, 10, 11, 700] {

@@ -1,0 +1,72 @@
+//! The command line: what can be typed, and which part of falaj it calls.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::error::{Error, Kind, Result};
+use crate::tool::generate::{self, GenerateArgs};
+use crate::tool::receive::{self, ReceiveArgs};
+
+/// Events from Kafka through SQL files into Redis, Parquet and HTTP, exactly once, in well under a second.
+#[derive(Debug, Parser)]
+#[command(name = "falaj", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make tables, content and events, in Postgres and Kafka
+    Generate(GenerateArgs),
+    /// Stand for the external HTTP system: take rows, count them, show the last ones
+    Receive(ReceiveArgs),
+}
+
+/// Runs what was typed; the exit code is 0 done, 1 failed while running, 2 wrong usage, 78 the SQL or settings are wrong.
+pub fn run() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are no failures; clap knows which is which.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let filter = EnvFilter::try_from_env("FALAJ_LOG").unwrap_or_else(|_| EnvFilter::new("falaj=info,warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(dispatch(cli.command)),
+        Err(cause) => Err(Error::new(Kind::Bug, "the async runtime could not be started").because(cause)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("falaj: {}", error.chain());
+            ExitCode::from(error.kind().exit_code())
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> Result<()> {
+    match command {
+        Command::Generate(args) => generate::run(args).await,
+        Command::Receive(args) => receive::run(args, stopped()).await,
+    }
+}
+
+/// Ends at SIGINT or SIGTERM.
+async fn stopped() {
+    let interrupted = tokio::signal::ctrl_c();
+    let Ok(mut terminated) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else {
+        let _ = interrupted.await;
+        return;
+    };
+    tokio::select! {
+        _ = interrupted => {}
+        _ = terminated.recv() => {}
+    }
+}
