@@ -177,12 +177,12 @@ fn check_time_column(source: &TableDef, column: &str, place: &str) -> Result<()>
 
 /// `window_start` and `window_end` are known once a window is put together, not for a single row.
 fn refuse_markers(input: &LogicalPlan, aggregates: &[Expr]) -> DfResult<()> {
-    let names = |column: &&Column| matches!(column.name(), "window_start" | "window_end");
-    let in_aggregate = aggregates.iter().any(|expr| expr.column_refs().iter().any(|column| names(&column)));
+    let names = |column: &Column| matches!(column.name(), "window_start" | "window_end");
+    let in_aggregate = aggregates.iter().any(|expr| expr.column_refs().into_iter().any(names));
     let mut in_filter = false;
     input.apply(|node| {
         if let LogicalPlan::Filter(filter) = node {
-            in_filter |= filter.predicate.column_refs().iter().any(|column| names(&column));
+            in_filter |= filter.predicate.column_refs().into_iter().any(names);
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
