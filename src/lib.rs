@@ -15,6 +15,7 @@ pub mod clock;
 pub mod dead;
 pub mod decode;
 pub mod error;
+pub mod lane;
 pub mod lookup;
 pub mod position;
 pub mod query;

@@ -1,0 +1,200 @@
+//! The loop of a lane, and its one recovery path: after a start, a crash or any error, claim, restore, finish what was open, go on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::LaneParts;
+use super::epoch::{Open, Taken};
+use super::windowed::Windowed;
+use super::{rows, snapshot};
+use crate::checkpoint::lane_log::{LaneLog, Recovered};
+use crate::checkpoint::record::Intent;
+use crate::error::{Action, Error, Kind, Result};
+use crate::position::Positions;
+use crate::query::plan::{Windows, Work};
+use crate::source::log::LogReader;
+use crate::source::{Source, Start};
+use crate::status::{LaneState, LaneStatus};
+
+const BACKOFF_FIRST: Duration = Duration::from_millis(200);
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Runs a lane until it is stopped, has reached `until`, or fails for good.
+pub async fn run(parts: LaneParts) -> Result<()> {
+    let stop = parts.stop.clone();
+    let status = Arc::clone(&parts.status);
+    let name = parts.plan.name.clone();
+    again(&name, &status, stop, || drive(&parts)).await
+}
+
+/// Drives something again and again, with back-off, as long as its errors are worth another try.
+pub async fn again<F, Fut>(
+    name: &str,
+    status: &LaneStatus,
+    mut stop: tokio::sync::watch::Receiver<bool>,
+    drive: F,
+) -> Result<()>
+where
+    F: Fn() -> Fut,
+    Fut: Future<Output = Result<()>>,
+{
+    let mut pause = BACKOFF_FIRST;
+    loop {
+        status.set_state(LaneState::Starting);
+        match drive().await {
+            Ok(()) => {
+                status.set_state(LaneState::Done);
+                return Ok(());
+            }
+            Err(error) if error.kind().action() == Action::Retry && !*stop.borrow() => {
+                if pause == BACKOFF_FIRST {
+                    tracing::warn!("lane '{name}' waits: {}", error.chain());
+                }
+                status.set_trouble(None, Some(error.chain()));
+                let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
+                let _ = tokio::time::timeout(pause, stopped).await;
+                pause = (pause * 2).min(BACKOFF_MAX);
+            }
+            Err(error) => {
+                status.set_trouble(Some(error.chain()), None);
+                status.set_state(LaneState::Stopped);
+                return Err(Error::new(error.kind(), format!("lane '{name}' stopped")).because(error));
+            }
+        }
+    }
+}
+
+/// The source's start, asked on a thread that may block.
+pub async fn blocking_start(source: &Arc<dyn Source>, start: Start) -> Result<Positions> {
+    let source = Arc::clone(source);
+    let asked = tokio::task::spawn_blocking(move || source.start(start)).await;
+    asked.unwrap_or_else(|cause| Err(Error::new(Kind::Bug, "asking the source was broken off").because(cause)))
+}
+
+async fn drive(parts: &LaneParts) -> Result<()> {
+    let store = Arc::clone(&parts.store);
+    let (log, recovered) = LaneLog::claim(store, &parts.lineage, &parts.plan.name, &parts.clock).await?;
+    let mut sink = (parts.make_sink)()?;
+    let visible = sink.open(log.writer()).await?;
+    check_age(parts, &recovered, visible)?;
+    let keep = recovered.open_intent().map(|intent| intent.staged.clone()).unwrap_or_default();
+    sink.discard(&keep).await?;
+    let last = recovered.intents.last().or(recovered.snapshot.as_ref().map(|snapshot| &snapshot.intent));
+    let positions = match last {
+        Some(intent) => intent.positions.clone(),
+        None => blocking_start(&parts.source, parts.start).await?,
+    };
+    let mut open = Open { log, sink, dead: None, positions, epoch: recovered.committed };
+    match &parts.plan.work {
+        Work::Rows(leaf) => {
+            if let Some(intent) = recovered.open_intent() {
+                rows::redo(parts, leaf, &mut open, intent.clone()).await?;
+            }
+            let mut reader = begin(parts, &open);
+            while !over(parts, &reader, false) {
+                let worked = rows::epoch(parts, leaf, &mut open, &mut reader).await?;
+                open.log.purge().await?;
+                if !worked && over(parts, &reader, true) {
+                    break;
+                }
+            }
+            Ok(())
+        }
+        Work::Windows(windows) => {
+            let mut windowed = restore(parts, windows, &mut open, &recovered).await?;
+            let mut reader = begin(parts, &open);
+            while !over(parts, &reader, false) {
+                let worked = windowed.epoch(parts, windows, &mut open, &mut reader).await?;
+                open.log.purge().await?;
+                if !worked && over(parts, &reader, true) {
+                    break;
+                }
+            }
+            let intent = Intent {
+                epoch: open.epoch,
+                positions: open.positions.clone(),
+                event_times_ns: windowed.time.greatest().clone(),
+                watermark_ns: windowed.time.watermark(),
+                board_ns: windowed.time.board(),
+                ..Intent::default()
+            };
+            windowed.maybe_snapshot(parts, &mut open, &intent, true).await
+        }
+    }
+}
+
+fn begin(parts: &LaneParts, open: &Open) -> LogReader {
+    parts.status.set_trouble(None, None);
+    parts.status.set_state(LaneState::Running);
+    parts.log.subscribe(open.positions.clone())
+}
+
+/// Whether the lane is to stop: asked to, or everything up to `until` is read. After an epoch without work the log end counts
+/// too: what lies behind the last record of a partition (control records) is never read.
+fn over(parts: &LaneParts, reader: &LogReader, idle: bool) -> bool {
+    let reached = |ends: &Positions| reader.positions().reached(ends) || (idle && reader.all_at_log_end());
+    *parts.stop.borrow() || parts.until.as_ref().is_some_and(reached)
+}
+
+/// A checkpoint that is older than its sink would write again what is there.
+fn check_age(parts: &LaneParts, recovered: &Recovered, visible: Option<u64>) -> Result<()> {
+    let known = recovered.intents.last().map_or(recovered.committed, |intent| intent.epoch.max(recovered.committed));
+    match visible {
+        Some(epoch) if epoch > known => Err(Error::new(
+            Kind::Corrupt,
+            format!(
+                "the checkpoint of lane '{}' ends at epoch {known}, but its sink holds epoch {epoch}: the checkpoint is older \
+                 than the sink; put the newer folder back, or move it away to begin a new lineage",
+                parts.plan.name
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Loads the newest snapshot, absorbs the spans of later intents again, and finishes an epoch that was left open.
+async fn restore(parts: &LaneParts, windows: &Windows, open: &mut Open, recovered: &Recovered) -> Result<Windowed> {
+    let mut windowed = Windowed::new(parts, windows);
+    if let Some(taken) = &recovered.snapshot {
+        let bytes = open.log.read_snapshot(taken).await?;
+        for (pane, states) in snapshot::decode(&bytes)? {
+            let restored = windowed.state.restore(pane, states).await;
+            restored.map_err(|cause| Error::new(Kind::Corrupt, "a snapshot does not fit the query").because(cause))?;
+        }
+        windowed.stand_at(&taken.intent, 0, &parts.emit);
+    }
+    let from = first_positions(&recovered.intents);
+    let mut replay = if from.is_empty() { None } else { Some(parts.log.replay(&from)?) };
+    for intent in &recovered.intents {
+        let is_open = intent.epoch > recovered.committed;
+        if is_open {
+            windowed.remember_shown(parts).await?;
+        }
+        let (mut taken, mut touched) = (Taken::default(), BTreeSet::new());
+        let mut spans = intent.spans.clone();
+        while let (Some(replay), false) = (&mut replay, spans.is_empty()) {
+            let segments = replay.next(&mut spans).await?;
+            windowed.absorb_again(parts, windows, intent, &segments, &mut taken, &mut touched).await?;
+        }
+        let records = taken.records;
+        if is_open {
+            windowed.redo(parts, open, intent.clone(), taken, &touched).await?;
+        }
+        windowed.stand_at(intent, records, &parts.emit);
+    }
+    if recovered.open_intent().is_none() {
+        windowed.remember_shown(parts).await?;
+    }
+    Ok(windowed)
+}
+
+fn first_positions(intents: &[Intent]) -> Positions {
+    let mut from = Positions::default();
+    for span in intents.iter().flat_map(|intent| &intent.spans) {
+        if from.get(span.partition).is_none() {
+            from.set(span.partition, span.from);
+        }
+    }
+    from
+}

@@ -1,0 +1,184 @@
+//! A lane whose rows go through one by one: filter, projection, lookup join.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::datatypes::SchemaRef;
+
+use super::LaneParts;
+use super::epoch::{Open, Taken};
+use crate::batch::{DeadLetter, Output, RowIds, Segment, Stage};
+use crate::checkpoint::record::Intent;
+use crate::error::{Error, Kind, Result};
+use crate::query::plan::Leaf;
+use crate::query::tables::OFFSET;
+use crate::source::log::LogReader;
+use crate::window::state::last_column_offsets;
+
+// How long an epoch that rolls waits for more before it looks at the time again, and an idle lane before it looks at anything.
+const WAIT: Duration = Duration::from_millis(100);
+
+/// The columns of a segment that a leaf reads, with the offsets as a last one where it wants them.
+pub fn input_of(segment: &Segment, schema: &SchemaRef) -> Result<RecordBatch> {
+    let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
+    for field in schema.fields() {
+        if field.name() == OFFSET {
+            columns.push(Arc::new(segment.offsets.clone()));
+            continue;
+        }
+        let column = segment
+            .rows
+            .column_by_name(field.name())
+            .ok_or_else(|| Error::new(Kind::Bug, format!("the column '{}' was not decoded", field.name())))?;
+        columns.push(Arc::clone(column));
+    }
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(segment.rows.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+}
+
+/// Runs a leaf over a batch whose last column is the offset. Rows for which SQL fails are taken out and become letters.
+pub async fn run_rows(
+    leaf: &Leaf,
+    input: RecordBatch,
+    partition: i32,
+    letters: &mut Vec<DeadLetter>,
+) -> Result<Vec<RecordBatch>> {
+    let mut done = Vec::new();
+    // Halves of what failed, in order: one bad row of n costs some 2·log₂(n) runs.
+    let mut waiting = vec![input];
+    while let Some(batch) = waiting.pop() {
+        match leaf.runner.run(vec![batch.clone()]).await {
+            Ok(batches) => done.extend(batches),
+            Err(error) => {
+                if let Some(ours) = own_error(&error) {
+                    return Err(ours);
+                }
+                let rows = batch.num_rows();
+                if rows == 1 {
+                    let offset = last_column_offsets(&batch).first().copied().unwrap_or(-1);
+                    let message = error.strip_backtrace();
+                    letters.push(DeadLetter { partition, offset, stage: Stage::Sql, code: "evaluation", message });
+                    continue;
+                }
+                waiting.push(batch.slice(rows / 2, rows - rows / 2));
+                waiting.push(batch.slice(0, rows / 2));
+            }
+        }
+    }
+    Ok(done)
+}
+
+/// An error of ours inside one of DataFusion's (a lookup that is away): it is not the row's fault.
+pub fn own_error(error: &datafusion::error::DataFusionError) -> Option<Error> {
+    use datafusion::error::DataFusionError as E;
+    match error.find_root() {
+        E::External(inner) => inner.downcast_ref::<Error>().cloned(),
+        E::ResourcesExhausted(text) => Some(Error::new(Kind::Full, text.clone())),
+        E::Internal(text) => Some(Error::new(Kind::Bug, format!("the query failed: {text}"))),
+        _ => None,
+    }
+}
+
+/// Runs the plan over one segment, to outputs for the sink.
+async fn outputs(parts: &LaneParts, leaf: &Leaf, segment: &Segment, taken: &mut Taken) -> Result<Vec<Output>> {
+    taken.add(segment);
+    if segment.rows.num_rows() == 0 {
+        return Ok(Vec::new());
+    }
+    let input = input_of(segment, &leaf.input)?;
+    let partition = segment.span.partition;
+    let letters_before = taken.letters.len();
+    let batches = run_rows(leaf, input, partition, &mut taken.letters).await?;
+    let failed = taken.letters.len() - letters_before;
+    let mut outputs = Vec::new();
+    let mut used = 0;
+    for batch in batches {
+        if batch.num_rows() == 0 {
+            continue;
+        }
+        let offsets: Int64Array = last_column_offsets(&batch).into();
+        let columns: Vec<usize> = (0..batch.num_columns() - 1).collect();
+        let rows = to_sink(parts, batch.project(&columns)?)?;
+        used += rows.num_rows();
+        let topic = Arc::from(parts.source.topic());
+        outputs.push(Output::Rows { rows, ids: RowIds::Offsets { topic, partition, offsets } });
+    }
+    taken.used += used as u64;
+    taken.filtered += (segment.rows.num_rows() - failed).saturating_sub(used) as u64;
+    Ok(outputs)
+}
+
+/// The same columns under the sink table's names.
+pub fn to_sink(parts: &LaneParts, rows: RecordBatch) -> Result<RecordBatch> {
+    let schema = &parts.plan.sink.schema;
+    let columns = rows.columns().iter().zip(schema.fields()).map(|(column, field)| {
+        if column.data_type() == field.data_type() {
+            Ok(Arc::clone(column))
+        } else {
+            arrow::compute::cast(column, field.data_type())
+        }
+    });
+    let columns = columns.collect::<std::result::Result<Vec<_>, _>>()?;
+    let options = arrow::array::RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+    Ok(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+}
+
+/// Takes one epoch's segments and runs it to its commit. `false` when there was nothing to do.
+pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut LogReader) -> Result<bool> {
+    let mut segments = reader.take(parts.bounds.take_bytes_max, WAIT).await?;
+    parts.status.lag.store(reader.behind(), Ordering::Relaxed);
+    if segments.is_empty() {
+        return Ok(false);
+    }
+    let (epoch, now_ns, began) = (open.epoch + 1, parts.clock.now_ns(), Instant::now());
+    parts.plan.time.set(now_ns);
+    let mut taken = Taken::default();
+    let mut kept = Vec::new();
+    loop {
+        for segment in &segments {
+            for output in outputs(parts, leaf, segment, &mut taken).await? {
+                if open.sink.stages() { open.sink.write(epoch, output).await? } else { kept.push(output) }
+            }
+        }
+        parts.status.lag.store(reader.behind(), Ordering::Relaxed);
+        let Some((roll_bytes, roll_interval)) = parts.bounds.roll else { break };
+        let over = open.sink.written_bytes() >= roll_bytes || began.elapsed() >= roll_interval;
+        let done = *parts.stop.borrow() || parts.until.as_ref().is_some_and(|ends| reader.positions().reached(ends));
+        if over || done {
+            break;
+        }
+        segments = reader.take(parts.bounds.take_bytes_max, WAIT).await?;
+    }
+    let intent = Intent {
+        epoch,
+        spans: taken.spans(),
+        positions: reader.positions().clone(),
+        now_ns,
+        event_times_ns: BTreeMap::new(),
+        fingerprint: String::new(),
+        ..Intent::default()
+    };
+    open.finish(parts, intent, kept, taken).await?;
+    open.log.needs_only_the_last();
+    Ok(true)
+}
+
+/// Finishes an epoch that was left open. What was staged is published as it is; its rows are only read again for letters.
+pub async fn redo(parts: &LaneParts, leaf: &Leaf, open: &mut Open, intent: Intent) -> Result<()> {
+    let mut taken = Taken::default();
+    let mut kept = Vec::new();
+    if !open.sink.stages() || intent.letters > 0 {
+        parts.plan.time.set(intent.now_ns);
+        let mut spans = parts.log.spans(&intent.spans);
+        while let Some(segments) = spans.next().await? {
+            for segment in &segments {
+                kept.extend(outputs(parts, leaf, segment, &mut taken).await?);
+            }
+        }
+    }
+    let kept = if open.sink.stages() { Vec::new() } else { kept };
+    open.redo(parts, intent, kept, taken).await
+}

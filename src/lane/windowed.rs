@@ -1,0 +1,410 @@
+//! A lane with windows: absorb rows into panes, let time move, emit what that makes.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, StringArray};
+use arrow::compute::{cast, filter_record_batch};
+use arrow::datatypes::{DataType, TimestampNanosecondType};
+
+use super::epoch::{Open, Taken};
+use super::rows::{input_of, own_error, run_rows, to_sink};
+use super::update::Shown;
+use super::watermark::EventTime;
+use super::{Emit, LaneParts};
+use crate::batch::{DeadLetter, Output, RowIds, Segment, Stage};
+use crate::checkpoint::record::Intent;
+use crate::error::{Error, Kind, Result};
+use crate::query::plan::Windows;
+use crate::source::log::LogReader;
+use crate::window::spec::WindowSpec;
+use crate::window::state::{WindowState, last_column_offsets, time_bounds};
+
+// How long an idle lane waits before it looks whether it should stop.
+const WAIT: Duration = Duration::from_millis(250);
+
+/// The state of a windowed lane between two epochs.
+pub struct Windowed {
+    /// The panes.
+    pub state: WindowState,
+    /// Watermark and T.
+    pub time: EventTime,
+    shown: Option<Shown>,
+    board_is_empty: bool,
+    records_since_snapshot: u64,
+    snapshot_cost: Duration,
+    last_snapshot: Instant,
+    last_epoch: Instant,
+}
+
+impl Windowed {
+    /// Nothing absorbed yet.
+    pub fn new(parts: &LaneParts, windows: &Windows) -> Self {
+        let shown = match &parts.emit {
+            Emit::Update { key } => Some(Shown::new(Arc::clone(&parts.plan.sink.schema), key.clone())),
+            _ => None,
+        };
+        Self {
+            state: WindowState::new(windows.cut.clone(), windows.spec),
+            time: EventTime::new(parts.watermark),
+            shown,
+            board_is_empty: true,
+            records_since_snapshot: 0,
+            snapshot_cost: Duration::ZERO,
+            last_snapshot: Instant::now(),
+            last_epoch: Instant::now(),
+        }
+    }
+
+    fn spec(&self) -> WindowSpec {
+        self.state.spec()
+    }
+
+    /// Takes the next segments and runs an epoch to its commit. `false` when there was nothing to do.
+    pub async fn epoch(
+        &mut self,
+        parts: &LaneParts,
+        windows: &Windows,
+        open: &mut Open,
+        reader: &mut LogReader,
+    ) -> Result<bool> {
+        let slide = Duration::from_nanos(self.spec().slide_ns.unsigned_abs());
+        let ticking = parts.emit == Emit::Latest && !self.board_is_empty;
+        let wait = if ticking { slide.saturating_sub(self.last_epoch.elapsed()).min(WAIT) } else { WAIT };
+        let segments = reader.take(parts.bounds.take_bytes_max, wait).await?;
+        parts.status.lag.store(reader.behind(), Ordering::Relaxed);
+        let ends = reader.at_log_end();
+        let at_end = ends.iter().all(|(_, at_end)| *at_end);
+        let now_ns = parts.clock.now_ns();
+        let tick = ticking && at_end && self.last_epoch.elapsed() >= slide;
+        if segments.is_empty() && !tick && !self.would_wake(&ends, now_ns) {
+            return Ok(false);
+        }
+        let before = self.time.watermark();
+        let mut taken = Taken::default();
+        let mut touched = BTreeSet::new();
+        parts.plan.time.set(now_ns);
+        for segment in &segments {
+            self.absorb(parts, windows, segment, before, now_ns, &mut taken, &mut touched).await?;
+        }
+        let idle = self.time.advance_watermark(&ends, now_ns);
+        self.time.advance_board(at_end, self.spec().slide_ns, now_ns);
+        let intent = Intent {
+            epoch: open.epoch + 1,
+            spans: taken.spans(),
+            positions: reader.positions().clone(),
+            now_ns,
+            event_times_ns: self.time.greatest().clone(),
+            idle,
+            watermark_before_ns: before,
+            watermark_ns: self.time.watermark(),
+            board_ns: self.time.board(),
+            ..Intent::default()
+        };
+        let outputs = self.emit(parts, &intent, &touched).await?;
+        let outputs = stage(open, intent.epoch, outputs).await?;
+        self.records_since_snapshot += taken.records;
+        open.finish(parts, intent.clone(), outputs, taken).await?;
+        self.last_epoch = Instant::now();
+        self.forget(&parts.emit);
+        self.show(parts);
+        self.maybe_snapshot(parts, open, &intent, false).await?;
+        Ok(true)
+    }
+
+    /// Whether a partition has become idle, so that the watermark would move without rows.
+    fn would_wake(&mut self, ends: &[(i32, bool)], now_ns: i64) -> bool {
+        let mut time = self.time.clone();
+        time.advance_watermark(ends, now_ns);
+        time.watermark() != self.time.watermark()
+    }
+
+    /// Judges a segment's rows by the intent's times and absorbs the good ones.
+    #[allow(clippy::too_many_arguments, reason = "all of them belong to one epoch, which has no name of its own")]
+    async fn absorb(
+        &mut self,
+        parts: &LaneParts,
+        windows: &Windows,
+        segment: &Segment,
+        watermark: Option<i64>,
+        now_ns: i64,
+        taken: &mut Taken,
+        touched: &mut BTreeSet<i64>,
+    ) -> Result<()> {
+        taken.add(segment);
+        if segment.rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let missing = || Error::new(Kind::Bug, format!("the time column '{}' was not decoded", windows.time_column));
+        let column = segment.rows.column_by_name(&windows.time_column).ok_or_else(missing)?;
+        let times = column.as_primitive_opt::<TimestampNanosecondType>().ok_or_else(missing)?;
+        let earliest = watermark.map_or(i64::MIN, |watermark| self.spec().late_before(watermark));
+        let latest = self.time.latest_allowed(now_ns);
+        let (bounds, nulls) = time_bounds(times);
+        let all_good = !nulls && bounds.is_some_and(|(least, greatest)| least >= earliest && greatest <= latest);
+        let mut good = segment.clone();
+        if !all_good {
+            let keep: BooleanArray = times.iter().map(|at| Some(at.is_some_and(|at| earliest <= at && at <= latest))).collect();
+            let bad = split(segment, &arrow::compute::not(&keep)?)?;
+            self.refuse(parts, windows, &bad, earliest, taken).await?;
+            good = split(segment, &keep)?;
+        }
+        let rows = good.rows.num_rows();
+        if rows == 0 {
+            return Ok(());
+        }
+        let times = good.rows.column_by_name(&windows.time_column).ok_or_else(missing)?;
+        let times = times.as_primitive_opt::<TimestampNanosecondType>().ok_or_else(missing)?;
+        if let Some(greatest) = arrow::compute::max(times) {
+            self.time.absorb(segment.span.partition, greatest, now_ns);
+        }
+        if self.shown.is_some() {
+            touched.extend(times.values().iter().map(|at| self.spec().pane_start(*at)));
+        }
+        self.absorb_good(windows, good, taken).await
+    }
+
+    async fn absorb_good(&mut self, windows: &Windows, good: Segment, taken: &mut Taken) -> Result<()> {
+        // Halves of what SQL failed for, until the bad row stands alone.
+        let mut waiting = vec![good];
+        while let Some(segment) = waiting.pop() {
+            let rows = segment.rows.num_rows();
+            match self.state.absorb(input_of(&segment, &windows.input)?).await {
+                Ok(()) => taken.used += rows as u64,
+                Err(error) => {
+                    if let Some(ours) = own_error(&error) {
+                        return Err(ours);
+                    }
+                    let (partition, offset) = (segment.span.partition, segment.offsets.value(0));
+                    if rows == 1 {
+                        let message = error.strip_backtrace();
+                        taken.letters.push(DeadLetter { partition, offset, stage: Stage::Sql, code: "evaluation", message });
+                        continue;
+                    }
+                    waiting.push(part(&segment, rows / 2, rows - rows / 2));
+                    waiting.push(part(&segment, 0, rows / 2));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Late, far ahead, or without a time: dead letters, but only of rows that the query would have used.
+    async fn refuse(
+        &self,
+        parts: &LaneParts,
+        windows: &Windows,
+        bad: &Segment,
+        earliest: i64,
+        taken: &mut Taken,
+    ) -> Result<()> {
+        let partition = bad.span.partition;
+        let input = input_of(bad, &windows.used.input)?;
+        let before = taken.letters.len();
+        let used = run_rows(&windows.used, input, partition, &mut taken.letters).await?;
+        let used: BTreeSet<i64> = used.iter().flat_map(last_column_offsets).collect();
+        let times = bad
+            .rows
+            .column_by_name(&windows.time_column)
+            .and_then(|column| column.as_primitive_opt::<TimestampNanosecondType>());
+        let Some(times) = times else { return Ok(()) };
+        for (row, &offset) in bad.offsets.values().iter().enumerate().filter(|(_, offset)| used.contains(offset)) {
+            let (code, message) = if times.is_null(row) {
+                ("no_time", format!("'{}' is NULL, so the row belongs to no window", windows.time_column))
+            } else if times.value(row) < earliest {
+                ("late", "every window that holds the row is final".to_string())
+            } else {
+                (
+                    "ahead",
+                    format!(
+                        "the event time lies further ahead than 'watermark.max_ahead' of '{}' allows",
+                        parts.plan.source.name
+                    ),
+                )
+            };
+            taken.letters.push(DeadLetter { partition, offset, stage: Stage::Late, code, message });
+        }
+        taken.filtered += (bad.rows.num_rows() - (taken.letters.len() - before)) as u64;
+        Ok(())
+    }
+
+    /// What the sink is to show because of this epoch.
+    async fn emit(&mut self, parts: &LaneParts, intent: &Intent, touched: &BTreeSet<i64>) -> Result<Vec<Output>> {
+        match parts.emit {
+            Emit::Final => {
+                let Some(watermark) = intent.watermark_ns else { return Ok(Vec::new()) };
+                let mut outputs = Vec::new();
+                for end in self.state.ends(intent.watermark_before_ns.unwrap_or(i64::MIN), watermark) {
+                    if let Some(rows) = self.state.result(end).await.map_err(failed)?.filter(|rows| rows.num_rows() > 0) {
+                        let rows = to_sink(parts, rows)?;
+                        let ids = RowIds::Keys(keys(&parts.plan.name, end, &rows)?);
+                        outputs.push(Output::Rows { rows, ids });
+                    }
+                }
+                Ok(outputs)
+            }
+            Emit::Latest => {
+                let Some(board_ns) = intent.board_ns else { return Ok(Vec::new()) };
+                let rows = self.state.latest(self.spec().first_end(board_ns)).await.map_err(failed)?;
+                let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&parts.plan.sink.schema)));
+                self.board_is_empty = rows.num_rows() == 0;
+                Ok(vec![Output::Board(to_sink(parts, rows)?)])
+            }
+            Emit::Update { .. } => self.changes(parts, touched).await,
+        }
+    }
+
+    async fn changes(&mut self, parts: &LaneParts, touched: &BTreeSet<i64>) -> Result<Vec<Output>> {
+        let spec = self.spec();
+        let mut ends = BTreeSet::new();
+        for &pane in touched {
+            let mut end = spec.first_end(pane);
+            while end <= spec.last_end(pane) {
+                ends.insert(end);
+                end += spec.slide_ns;
+            }
+        }
+        let watermark = self.time.watermark();
+        let mut changes = Vec::new();
+        for end in ends {
+            let rows = self.state.result(end).await.map_err(failed)?;
+            let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&parts.plan.sink.schema)));
+            let rows = to_sink(parts, rows)?;
+            if let Some(shown) = &mut self.shown {
+                changes.push(shown.change(end, rows)?);
+            }
+        }
+        let Some(shown) = &mut self.shown else { return Ok(Vec::new()) };
+        let output = shown.output(&changes)?;
+        if let Some(watermark) = watermark {
+            shown.forget_until(watermark);
+        }
+        Ok(output.into_iter().collect())
+    }
+
+    fn forget(&mut self, emit: &Emit) {
+        let by_watermark = self.time.watermark();
+        let by_board = self.time.board().map(|board| self.spec().first_end(board) - self.spec().slide_ns);
+        let until = if *emit == Emit::Latest { by_board } else { by_watermark };
+        if let Some(until) = until {
+            self.state.forget(until);
+        }
+    }
+
+    fn show(&self, parts: &LaneParts) {
+        let status = &parts.status;
+        status.watermark_ns.store(self.time.watermark().unwrap_or(i64::MIN), Ordering::Relaxed);
+        status.panes.store(self.state.panes().len() as u64, Ordering::Relaxed);
+        status.state_bytes.store(self.state.panes().bytes() as u64, Ordering::Relaxed);
+    }
+
+    /// Writes a snapshot when re-reading would take long, and writing has not taken more than some 3 % of the time; or at a stop.
+    pub async fn maybe_snapshot(&mut self, parts: &LaneParts, open: &mut Open, intent: &Intent, stopping: bool) -> Result<()> {
+        let many = self.records_since_snapshot >= parts.bounds.snapshot_records;
+        let cheap = self.last_snapshot.elapsed() > self.snapshot_cost * 33;
+        if (many && cheap) || (stopping && self.records_since_snapshot > 0) {
+            let began = Instant::now();
+            let bytes = super::snapshot::encode(self.state.panes())?;
+            open.log.snapshot(intent, bytes).await?;
+            self.records_since_snapshot = 0;
+            self.snapshot_cost = began.elapsed();
+            self.last_snapshot = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Absorbs the spans of an intent again, by the times that it holds. Gives the panes that it touched.
+    pub async fn absorb_again(
+        &mut self,
+        parts: &LaneParts,
+        windows: &Windows,
+        intent: &Intent,
+        segments: &[Arc<Segment>],
+        taken: &mut Taken,
+        touched: &mut BTreeSet<i64>,
+    ) -> Result<()> {
+        parts.plan.time.set(intent.now_ns);
+        for segment in segments {
+            self.absorb(parts, windows, segment, intent.watermark_before_ns, intent.now_ns, taken, touched).await?;
+        }
+        Ok(())
+    }
+
+    /// After the spans of `intent` were absorbed again: stands where it stood.
+    pub fn stand_at(&mut self, intent: &Intent, records: u64, emit: &Emit) {
+        self.time.restore(intent);
+        self.records_since_snapshot += records;
+        self.forget(emit);
+    }
+
+    /// Finishes the epoch that was left open; its spans have been absorbed already.
+    pub async fn redo(
+        &mut self,
+        parts: &LaneParts,
+        open: &mut Open,
+        intent: Intent,
+        taken: Taken,
+        touched: &BTreeSet<i64>,
+    ) -> Result<()> {
+        self.time.restore(&intent);
+        let outputs = if open.sink.stages() { Vec::new() } else { self.emit(parts, &intent, touched).await? };
+        open.redo(parts, intent, outputs, taken).await
+    }
+
+    /// Before the open epoch is redone, `emit 'update'` must know what it had shown: the result of every open window.
+    pub async fn remember_shown(&mut self, parts: &LaneParts) -> Result<()> {
+        if self.shown.is_none() {
+            return Ok(());
+        }
+        let after = self.time.watermark().unwrap_or(i64::MIN);
+        let touched: BTreeSet<i64> =
+            self.state.ends(after, i64::MAX).into_iter().map(|end| end - self.spec().pane_ns()).collect();
+        self.changes(parts, &touched).await.map(|_| ())
+    }
+}
+
+/// Writes outputs to a sink that stages, before the intent; keeps them for one that does not.
+async fn stage(open: &mut Open, epoch: u64, outputs: Vec<Output>) -> Result<Vec<Output>> {
+    if !open.sink.stages() {
+        return Ok(outputs);
+    }
+    for output in outputs {
+        open.sink.write(epoch, output).await?;
+    }
+    Ok(Vec::new())
+}
+
+fn split(segment: &Segment, keep: &BooleanArray) -> Result<Segment> {
+    let offsets = arrow::compute::filter(&segment.offsets, keep)?;
+    let rows = filter_record_batch(&segment.rows, keep)?;
+    let offsets = offsets.as_primitive::<arrow::datatypes::Int64Type>().clone();
+    Ok(Segment { rows, offsets, ..segment.clone() })
+}
+
+fn part(segment: &Segment, from: usize, length: usize) -> Segment {
+    Segment { rows: segment.rows.slice(from, length), offsets: segment.offsets.slice(from, length), ..segment.clone() }
+}
+
+fn failed(error: datafusion::error::DataFusionError) -> Error {
+    own_error(&error).unwrap_or_else(|| Error::new(Kind::Bug, "the rows of a window could not be computed").because(error))
+}
+
+/// `lane/window end/key`, the key being every column that is not a measure of floating point.
+fn keys(lane: &str, end_ns: i64, rows: &RecordBatch) -> Result<StringArray> {
+    let mut texts = Vec::new();
+    for column in rows.columns().iter().filter(|column| !column.data_type().is_floating()) {
+        texts.push(cast(column, &DataType::Utf8)?);
+    }
+    let texts: Vec<&StringArray> = texts.iter().map(|column| column.as_string::<i32>()).collect();
+    let key = |row: usize| {
+        let mut key = format!("{lane}/{end_ns}");
+        for column in &texts {
+            key.push('/');
+            key.push_str(if column.is_null(row) { "" } else { column.value(row) });
+        }
+        key
+    };
+    Ok((0..rows.num_rows()).map(|row| Some(key(row))).collect())
+}
