@@ -70,3 +70,8 @@ async fn stopped() {
         _ = terminated.recv() => {}
     }
 }
+
+/// An environment variable's value, if it is set to text.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}

@@ -8,6 +8,7 @@
 //!                └────────────────────▶┴──────▶ dead letters ◀─────────────┘
 //!            a lane drives itself, one epoch at a time: intent → apply → commit
 //! ```
+pub mod app;
 pub mod batch;
 pub mod checkpoint;
 pub mod cli;
@@ -19,6 +20,7 @@ pub mod lane;
 pub mod lookup;
 pub mod position;
 pub mod query;
+pub mod secrets;
 pub mod settings;
 pub mod sink;
 pub mod source;

@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod files;
 pub mod http;
 pub mod memory;
+pub mod print;
 pub mod redis;
 
 use async_trait::async_trait;

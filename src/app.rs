@@ -1,0 +1,399 @@
+//! The composition root: the only file that names concrete adapters. A [`Project`] goes in, running lanes come out.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arrow::datatypes::Schema;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::checkpoint::CheckpointStore;
+use crate::checkpoint::lane_log::LaneLog;
+use crate::checkpoint::local::LocalStore;
+use crate::clock::Clock;
+use crate::dead::DeadLetters;
+use crate::dead::folder::FolderDeadLetters;
+use crate::dead::kafka::KafkaDeadLetters;
+use crate::decode::Decoder;
+use crate::decode::json::JsonDecoder;
+use crate::error::{Error, Kind, Result};
+use crate::lane::letters::{self, LettersParts};
+use crate::lane::{Bounds, Emit, LaneParts, WatermarkRules, driver};
+use crate::lookup::LookupStore;
+use crate::lookup::index::LookupTable;
+use crate::lookup::postgres::PostgresLookup;
+use crate::lookup::refresh::keep_fresh;
+use crate::position::Positions;
+use crate::query::plan::{LanePlan, plan_lane};
+use crate::query::project::Project;
+use crate::query::tables::Role;
+use crate::secrets::Secrets;
+use crate::sink::Sink;
+use crate::sink::files::{FilesOptions, FilesSink};
+use crate::sink::http::{HttpOptions, HttpSink};
+use crate::sink::memory::{Boards, MemorySink, Watched};
+use crate::sink::print::PrintSink;
+use crate::sink::redis::{RedisOptions, RedisSink};
+use crate::source::Source;
+use crate::source::kafka::{KafkaOptions, KafkaSource};
+use crate::source::log::{Log, LogLimits};
+use crate::source::memory::MemorySource;
+use crate::status::Status;
+use crate::table::TableDef;
+
+/// What stands for the outside systems.
+#[derive(Clone)]
+pub enum World {
+    /// The systems that the tables name.
+    Real,
+    /// Stand-ins within the process: no service is needed (`falaj demo`).
+    Inside(Inside),
+}
+
+/// The stand-ins of [`World::Inside`].
+#[derive(Clone)]
+pub struct Inside {
+    /// Stands for every Kafka topic.
+    pub source: MemorySource,
+    /// Stands for every Postgres table.
+    pub lookup: Arc<dyn LookupStore>,
+    /// Stands for every HTTP endpoint.
+    pub endpoint: String,
+    /// Stands for the checkpoint.
+    pub store: Arc<dyn CheckpointStore>,
+}
+
+/// Everything around the lanes.
+#[derive(Clone)]
+pub struct Run {
+    /// What stands for the outside systems.
+    pub world: World,
+    /// The figures.
+    pub status: Status,
+    /// The newest boards.
+    pub boards: Boards,
+    /// The time.
+    pub clock: Clock,
+    /// Whether to stop at the log ends as of the start.
+    pub until_latest: bool,
+    /// Becomes true when the process is to stop.
+    pub stop: watch::Receiver<bool>,
+}
+
+/// Plans every lane and checks every table, without a network.
+pub async fn check(project: &Project) -> Result<Vec<LanePlan>> {
+    let lookups = project.empty_lookups()?;
+    let mut plans = Vec::new();
+    let mut written: HashMap<String, String> = HashMap::new();
+    for lane in project.lanes() {
+        let plan = plan_lane(project, lane, &lookups).await?;
+        if let Some(other) = written.insert(plan.sink.name.clone(), plan.name.clone()) {
+            let text = format!(
+                "the lanes '{other}' and '{}' both write '{}': give one of them a table of its own",
+                plan.name, plan.sink.name
+            );
+            return Err(Error::new(Kind::Sql, text));
+        }
+        let sink = Secrets::Optional.resolve(&plan.sink)?;
+        SinkKind::of(&placeholder(sink))?;
+        plans.push(plan);
+    }
+    if plans.is_empty() {
+        return Err(Error::new(Kind::Sql, "there is no lane: a file with INSERT INTO sink SELECT … is one"));
+    }
+    for table in project.tables_of(Role::Source) {
+        KafkaOptions::from_table(&Secrets::Optional.resolve(table)?)?;
+    }
+    Ok(plans)
+}
+
+/// An address that is not set must not make a check fail.
+fn placeholder(mut table: TableDef) -> TableDef {
+    if let Some(url) = table.options.get_mut("url").filter(|url| url.as_str() == "unset") {
+        *url = "redis://unset".to_string();
+    }
+    if table.stored_as == "HTTP" && table.location == "unset" {
+        table.location = "http://unset".to_string();
+    }
+    table
+}
+
+/// Runs all lanes until they are done, stopped, or one of them fails. A lane that fails does not stop the others; the first
+/// error is returned when all have ended.
+pub async fn run(project: &Project, run: Run) -> Result<()> {
+    check(project).await?;
+    let secrets = if matches!(run.world, World::Real) { Secrets::Needed } else { Secrets::Optional };
+    let mut background = JoinSet::new();
+    let lookups = lookups(project, &run, secrets, &mut background)?;
+    let mut plans = Vec::new();
+    for lane in project.lanes() {
+        plans.push(plan_lane(project, lane, &lookups).await?);
+    }
+    let store: Arc<dyn CheckpointStore> = match &run.world {
+        World::Real => Arc::new(LocalStore::new(&project.settings().checkpoint)),
+        World::Inside(inside) => Arc::clone(&inside.store),
+    };
+    let lineage = LaneLog::lineage(store.as_ref()).await?;
+    let mut lanes = JoinSet::new();
+    for table in project.tables_of(Role::Source) {
+        let of_source: Vec<LanePlan> = plans.iter().filter(|plan| plan.source.name == table.name).cloned().collect();
+        if !of_source.is_empty() {
+            let opened = OpenSource::open(project, &run, secrets.resolve(table)?, &of_source).await?;
+            opened.start(project, &run, of_source, &store, &lineage, &mut lanes)?;
+        }
+    }
+    let mut first_error = None;
+    loop {
+        tokio::select! {
+            ended = lanes.join_next() => match ended {
+                None => break,
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => {
+                    tracing::error!("{}", error.chain());
+                    first_error.get_or_insert(error);
+                }
+                Some(Err(cause)) => {
+                    first_error.get_or_insert(Error::new(Kind::Bug, "a lane was broken off").because(cause));
+                }
+            },
+            Some(Ok(Err(error))) = background.join_next() => {
+                first_error.get_or_insert(error);
+                break;
+            }
+        }
+    }
+    first_error.map_or(Ok(()), Err)
+}
+
+type Lookups = HashMap<String, Arc<LookupTable>>;
+
+fn lookups(project: &Project, run: &Run, secrets: Secrets, background: &mut JoinSet<Result<()>>) -> Result<Lookups> {
+    let mut lookups = HashMap::new();
+    for table in project.tables_of(Role::Lookup) {
+        let def = secrets.resolve(table)?;
+        let lookup = LookupTable::new(&def, run.clock.clone(), run.status.lookup(&def.name))?;
+        let store: Arc<dyn LookupStore> = match &run.world {
+            World::Real => Arc::new(PostgresLookup::new(&def)?),
+            World::Inside(inside) => Arc::clone(&inside.lookup),
+        };
+        lookup.set_store(Arc::clone(&store));
+        background.spawn(keep_fresh(Arc::clone(&lookup), store));
+        lookups.insert(def.name.clone(), lookup);
+    }
+    Ok(lookups)
+}
+
+/// A source with its log, shared by its lanes.
+struct OpenSource {
+    def: TableDef,
+    options: KafkaOptions,
+    source: Arc<dyn Source>,
+    log: Arc<Log>,
+    until: Option<Positions>,
+}
+
+impl OpenSource {
+    async fn open(project: &Project, run: &Run, def: TableDef, plans: &[LanePlan]) -> Result<Self> {
+        let options = KafkaOptions::from_table(&def)?;
+        let source: Arc<dyn Source> = match &run.world {
+            World::Real => Arc::new(KafkaSource::new(options.clone())),
+            World::Inside(inside) => Arc::new(inside.source.clone()),
+        };
+        // Only the columns that some lane uses are decoded, in the table's order.
+        let used: BTreeSet<&String> = plans.iter().flat_map(|plan| &plan.columns).collect();
+        let fields: Vec<_> = def.schema.fields().iter().filter(|field| used.contains(field.name())).cloned().collect();
+        let schema = Arc::new(Schema::new(fields));
+        let make: crate::source::log::MakeDecoder = Arc::new(move || {
+            let decoder: Box<dyn Decoder> = Box::new(JsonDecoder::new(Arc::clone(&schema))?);
+            Ok(decoder)
+        });
+        // One thread reads, the others decode and run the lanes.
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let limits = LogLimits { bytes_max: project.settings().log_bytes_max, lanes: plans.len() + 1, threads };
+        let log = Log::open(Arc::clone(&source), make, limits);
+        let until = if run.until_latest { Some(log_ends(&source, run).await?) } else { None };
+        Ok(Self { def, options, source, log, until })
+    }
+
+    fn start(
+        self,
+        project: &Project,
+        run: &Run,
+        plans: Vec<LanePlan>,
+        store: &Arc<dyn CheckpointStore>,
+        lineage: &str,
+        lanes: &mut JoinSet<Result<()>>,
+    ) -> Result<()> {
+        let settings = project.settings();
+        let ns = |duration: std::time::Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        let watermark = WatermarkRules {
+            delay_ns: ns(self.options.watermark.delay),
+            idle_ns: self.options.watermark.idle_timeout.map(ns),
+            ahead_ns: ns(self.options.watermark.max_ahead),
+        };
+        for plan in plans {
+            let sink = self.sink_of(run, &plan)?;
+            let kind = SinkKind::of(&sink)?;
+            let emit = emit_of(&sink, &kind)?;
+            let roll = match &kind {
+                SinkKind::Files(files) => Some((files.roll_size_bytes, files.roll_interval)),
+                _ => None,
+            };
+            let parts = LaneParts {
+                emit,
+                bounds: Bounds {
+                    take_bytes_max: settings.epoch_bytes_max,
+                    roll,
+                    snapshot_records: settings.snapshot_records as u64,
+                },
+                watermark,
+                source: Arc::clone(&self.source),
+                log: Arc::clone(&self.log),
+                start: self.options.start,
+                make_sink: make_sink(kind, &sink, settings.outbox.clone(), run),
+                make_dead: self.make_dead(run, settings.dead_letters.clone()),
+                store: Arc::clone(store),
+                lineage: lineage.to_string(),
+                clock: run.clock.clone(),
+                status: run.status.lane(&plan.name),
+                until: self.until.clone(),
+                stop: run.stop.clone(),
+                plan,
+            };
+            lanes.spawn(driver::run(parts));
+        }
+        let name = format!("{}.dlq", self.def.name);
+        let parts = LettersParts {
+            source: Arc::clone(&self.source),
+            log: Arc::clone(&self.log),
+            start: self.options.start,
+            make_dead: self.make_dead(run, settings.dead_letters.clone()),
+            store: Arc::clone(store),
+            lineage: lineage.to_string(),
+            clock: run.clock.clone(),
+            status: run.status.lane(&name),
+            until: self.until.clone(),
+            stop: run.stop.clone(),
+            name,
+        };
+        let stop = run.stop.clone();
+        lanes.spawn(async move { driver::again(&parts.name, &parts.status, stop, || letters::drive(&parts)).await });
+        Ok(())
+    }
+
+    fn sink_of(&self, run: &Run, plan: &LanePlan) -> Result<TableDef> {
+        match &run.world {
+            World::Real => Secrets::Needed.resolve(&plan.sink),
+            World::Inside(inside) => {
+                let mut sink = placeholder(Secrets::Optional.resolve(&plan.sink)?);
+                if sink.stored_as == "HTTP" {
+                    sink.location = inside.endpoint.clone();
+                }
+                Ok(sink)
+            }
+        }
+    }
+
+    fn make_dead(&self, run: &Run, folder: String) -> crate::lane::Make<Box<dyn DeadLetters>> {
+        let options = self.options.clone();
+        match &run.world {
+            World::Real => Box::new(move || {
+                Ok(Box::new(KafkaDeadLetters::new(options.brokers.clone(), options.kafka.clone(), options.topic.clone())))
+            }),
+            World::Inside(inside) => {
+                let source = inside.source.clone();
+                Box::new(move || {
+                    let source = source.clone();
+                    let originals = Arc::new(move |partition, offset| source.payload(partition, offset));
+                    Ok(Box::new(FolderDeadLetters::new(PathBuf::from(&folder), options.topic.clone(), originals)))
+                })
+            }
+        }
+    }
+}
+
+/// The log ends as of now; a source that is not there yet is waited for.
+async fn log_ends(source: &Arc<dyn Source>, run: &Run) -> Result<Positions> {
+    let mut stop = run.stop.clone();
+    let mut told = false;
+    loop {
+        let asked = Arc::clone(source);
+        let ends = tokio::task::spawn_blocking(move || asked.log_ends()).await;
+        match ends.unwrap_or_else(|cause| Err(Error::new(Kind::Bug, "asking the source was broken off").because(cause))) {
+            Err(error) if error.kind() == Kind::Unreachable && !*stop.borrow() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("waiting: {}", error.chain());
+                }
+                let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
+                let _ = tokio::time::timeout(std::time::Duration::from_millis(500), stopped).await;
+            }
+            ends => return ends,
+        }
+    }
+}
+
+/// A sink's options, read.
+#[derive(Clone)]
+enum SinkKind {
+    Redis(RedisOptions),
+    Files(FilesOptions),
+    Http(HttpOptions),
+    Print,
+}
+
+impl SinkKind {
+    fn of(table: &TableDef) -> Result<Self> {
+        // When rows are emitted is for the lane to know; files say themselves that they take only what is final.
+        let mut bare = table.clone();
+        bare.options.remove("emit");
+        match table.stored_as.as_str() {
+            "REDIS" => RedisOptions::from_table(&bare).map(SinkKind::Redis),
+            "HTTP" => HttpOptions::from_table(&bare).map(SinkKind::Http),
+            "PRINT" => bare.options().finish().map(|()| SinkKind::Print),
+            _ => FilesOptions::from_table(table).map(SinkKind::Files),
+        }
+    }
+}
+
+fn emit_of(table: &TableDef, kind: &SinkKind) -> Result<Emit> {
+    let boards = matches!(kind, SinkKind::Redis(redis) if redis.takes_boards());
+    let hash = matches!(kind, SinkKind::Redis(redis) if !redis.takes_boards());
+    let default = if boards {
+        "latest"
+    } else if hash {
+        "update"
+    } else {
+        "final"
+    };
+    let key = ["key", "member"].into_iter().find_map(|option| table.options.get(option));
+    let key = key.and_then(|key| table.schema.index_of(key).ok());
+    match table.options.get("emit").map_or(default, String::as_str) {
+        "final" => Ok(Emit::Final),
+        "latest" if boards || matches!(kind, SinkKind::Print) => Ok(Emit::Latest),
+        "update" if key.is_some() => Ok(Emit::Update { key: key.into_iter().collect() }),
+        "update" => Err(table.error("'emit' 'update' needs a sink with a key: STORED AS REDIS")),
+        "latest" => Err(table.error("'emit' 'latest' needs a leaderboard: STORED AS REDIS with 'type' 'zset'")),
+        other => Err(table.error(format!("option 'emit' is '{other}'; it must be one of final, update, latest"))),
+    }
+}
+
+fn make_sink(kind: SinkKind, table: &TableDef, outbox: String, run: &Run) -> crate::lane::Make<Box<dyn Sink>> {
+    let inside = matches!(run.world, World::Inside(_));
+    let column = |option: &str| table.options.get(option).and_then(|name| table.schema.index_of(name).ok());
+    let watched = column("member").zip(column("score"));
+    let (name, boards) = (table.name.clone(), run.boards.clone());
+    Box::new(move || {
+        let sink: Box<dyn Sink> = match &kind {
+            SinkKind::Redis(_) if inside => Box::new(MemorySink::forgetful()),
+            SinkKind::Redis(options) => Box::new(RedisSink::new(options.clone())),
+            SinkKind::Files(options) => Box::new(FilesSink::new(options.clone())),
+            SinkKind::Http(options) => Box::new(HttpSink::new(options.clone(), &outbox)),
+            SinkKind::Print => Box::new(PrintSink::default()),
+        };
+        Ok(match watched {
+            Some((member, score)) => Box::new(Watched::new(sink, boards.clone(), &name, member, score)),
+            None => sink,
+        })
+    })
+}
