@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 use crate::error::{Error, Kind, Result};
 use crate::tool::generate::{self, GenerateArgs};
 use crate::tool::receive::{self, ReceiveArgs};
+use crate::tool::run::{self, CheckArgs, RunArgs};
 
 /// Events from Kafka through SQL files into Redis, Parquet and HTTP, exactly once, in well under a second.
 #[derive(Debug, Parser)]
@@ -19,6 +20,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the lanes of a folder of SQL files
+    Run(RunArgs),
+    /// Plan every file and check every table, without a network
+    Check(CheckArgs),
     /// Make tables, content and events, in Postgres and Kafka
     Generate(GenerateArgs),
     /// Stand for the external HTTP system: take rows, count them, show the last ones
@@ -53,6 +58,8 @@ pub fn run() -> ExitCode {
 
 async fn dispatch(command: Command) -> Result<()> {
     match command {
+        Command::Run(args) => run::run(args, stop_signal()).await,
+        Command::Check(args) => run::check(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Receive(args) => receive::run(args, stopped()).await,
     }
@@ -74,4 +81,17 @@ async fn stopped() {
 /// An environment variable's value, if it is set to text.
 pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
+}
+
+/// Becomes true at the first SIGINT or SIGTERM; the second ends the process at once.
+fn stop_signal() -> tokio::sync::watch::Receiver<bool> {
+    let (sender, receiver) = tokio::sync::watch::channel(false);
+    tokio::spawn(async move {
+        stopped().await;
+        tracing::info!("stopping: the open epochs are finished first; once more ends at once");
+        let _ = sender.send(true);
+        stopped().await;
+        std::process::exit(1);
+    });
+    receiver
 }

@@ -1,4 +1,6 @@
 //! The commands that stand beside the engine, one file each.
 pub mod board;
 pub mod generate;
+pub mod project_dir;
 pub mod receive;
+pub mod run;

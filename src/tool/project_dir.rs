@@ -1,0 +1,34 @@
+//! The folder of SQL files, read from the disk.
+
+use std::path::Path;
+
+use crate::error::{Error, Kind, Result};
+use crate::query::project::{Project, SqlFile};
+
+// A file of SQL that a person wrote is some kilobytes.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads `*.sql` of a folder (not of the folders below it, which hold fixtures).
+pub async fn read(folder: &Path) -> Result<Project> {
+    let mut files = Vec::new();
+    let wrong = |what: &str, cause| Error::new(Kind::Usage, format!("{}: {what}", folder.display())).because(cause);
+    let entries = std::fs::read_dir(folder).map_err(|cause| wrong("the folder of SQL files cannot be read", cause))?;
+    for entry in entries {
+        let path = entry.map_err(|cause| wrong("the folder of SQL files cannot be read", cause))?.path();
+        if path.extension().is_none_or(|extension| extension != "sql") {
+            continue;
+        }
+        let size = path.metadata().map_or(0, |metadata| metadata.len());
+        if size > FILE_BYTES_MAX {
+            return Err(Error::new(Kind::Sql, format!("{}: is larger than 1 MiB; is it SQL?", path.display())));
+        }
+        let text = std::fs::read_to_string(&path)
+            .map_err(|cause| Error::new(Kind::Sql, format!("{}: cannot be read as text", path.display())).because(cause))?;
+        files.push(SqlFile { path: path.display().to_string(), text });
+    }
+    if files.is_empty() {
+        return Err(Error::new(Kind::Usage, format!("{}: there is no .sql file in this folder", folder.display())));
+    }
+    files.sort_by(|left, right| left.path.cmp(&right.path));
+    Project::read(files).await
+}

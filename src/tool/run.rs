@@ -1,0 +1,107 @@
+//! `falaj run` and `falaj check`.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::project_dir;
+use crate::app::{self, Run, World};
+use crate::clock::Clock;
+use crate::error::{Error, Kind, Result};
+use crate::query::plan::Work;
+use crate::sink::memory::Boards;
+use crate::status::Status;
+use crate::web::{WebState, serve};
+
+/// What `falaj run` takes.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The folder of SQL files
+    #[arg(default_value = "queries")]
+    pub folder: PathBuf,
+    /// Stop when everything up to the log's end, as of the start, is read: `latest`
+    #[arg(long, value_name = "latest")]
+    pub until: Option<String>,
+    /// Do not serve the pages
+    #[arg(long)]
+    pub no_web: bool,
+}
+
+/// What `falaj check` takes.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// The folder of SQL files
+    #[arg(default_value = "queries")]
+    pub folder: PathBuf,
+}
+
+/// Runs all lanes of a folder until `stop` is true, or `--until` is reached.
+pub async fn run(args: RunArgs, stop: watch::Receiver<bool>) -> Result<()> {
+    let until_latest = match args.until.as_deref() {
+        None => false,
+        Some("latest") => true,
+        Some(other) => return Err(Error::new(Kind::Usage, format!("--until '{other}': only 'latest' is known yet"))),
+    };
+    let project = project_dir::read(&args.folder).await?;
+    let (status, boards) = (Status::default(), Boards::default());
+    if !args.no_web {
+        start_pages(&project.settings().listen, &status, &boards, stop.clone()).await?;
+    }
+    let run = Run { world: World::Real, status: status.clone(), boards, clock: Clock::system(), until_latest, stop };
+    let done = app::run(&project, run).await;
+    for lane in status.snapshot().lanes {
+        tracing::info!(
+            "lane '{}': {} records, {} rows written, {} dead letters",
+            lane.name,
+            lane.records,
+            lane.emitted,
+            lane.dead + lane.late
+        );
+    }
+    done
+}
+
+/// Serves the pages at `listen` until `stop`.
+pub async fn start_pages(listen: &str, status: &Status, boards: &Boards, mut stop: watch::Receiver<bool>) -> Result<()> {
+    let listener = TcpListener::bind(listen).await.map_err(|cause| {
+        let text = format!(
+            "the pages cannot be served at {listen}: SET falaj.listen = '127.0.0.1:0' takes a free port, --no-web serves none"
+        );
+        Error::new(Kind::Usage, text).because(cause)
+    })?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!("the page is at http://{address}/");
+    }
+    let boards = boards.clone();
+    let state = WebState::new(status.clone(), Arc::new(move || boards.all()));
+    tokio::spawn(async move {
+        let stopped = async move {
+            let _ = stop.wait_for(|stop| *stop).await;
+        };
+        if let Err(error) = serve(listener, state, stopped).await {
+            tracing::error!("{}", error.chain());
+        }
+    });
+    Ok(())
+}
+
+/// Plans everything and says what each lane does. No network.
+pub async fn check(args: CheckArgs) -> Result<()> {
+    let project = project_dir::read(&args.folder).await?;
+    for plan in app::check(&project).await? {
+        let columns: Vec<&str> = plan.columns.iter().map(String::as_str).collect();
+        let work = match &plan.work {
+            Work::Rows(_) => "row by row".to_string(),
+            Work::Windows(windows) => {
+                let seconds = |ns: i64| ns as f64 / 1e9;
+                format!("windows of {} s, each {} s", seconds(windows.spec.size_ns), seconds(windows.spec.slide_ns))
+            }
+        };
+        println!("{}: {} → {} ({work}); decodes {}", plan.name, plan.source.name, plan.sink.name, columns.join(", "));
+    }
+    println!("{}: fine", args.folder.display());
+    Ok(())
+}
