@@ -1,9 +1,10 @@
 //! The composition root: the only file that names concrete adapters. A [`Project`] goes in, running lanes come out.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arrow::array::{RecordBatch, new_null_array};
 use arrow::datatypes::Schema;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -22,6 +23,8 @@ use crate::lane::letters::{self, LettersParts};
 use crate::lane::{Bounds, Emit, LaneParts, WatermarkRules, driver};
 use crate::lookup::LookupStore;
 use crate::lookup::index::LookupTable;
+use crate::lookup::memory::MemoryLookup;
+use crate::lookup::options::LookupOptions;
 use crate::lookup::postgres::PostgresLookup;
 use crate::lookup::refresh::keep_fresh;
 use crate::position::Positions;
@@ -56,12 +59,19 @@ pub enum World {
 pub struct Inside {
     /// Stands for every Kafka topic.
     pub source: MemorySource,
-    /// Stands for every Postgres table.
-    pub lookup: Arc<dyn LookupStore>,
+    /// Stands for every Postgres table: columns of the same name and type have these values, others are NULL.
+    pub contents: RecordBatch,
     /// Stands for every HTTP endpoint.
     pub endpoint: String,
     /// Stands for the checkpoint.
     pub store: Arc<dyn CheckpointStore>,
+    /// Stands for every folder that is written to.
+    pub folder: PathBuf,
+}
+
+/// Where [`World::Inside`] writes a table of files: in a folder of the table's name below `folder`.
+pub fn inside_folder(folder: &Path, table: &TableDef) -> PathBuf {
+    folder.join(table.name.replace(|c: char| !c.is_alphanumeric() && c != '_' && c != '-', "_"))
 }
 
 /// Everything around the lanes.
@@ -175,13 +185,23 @@ fn lookups(project: &Project, run: &Run, secrets: Secrets, background: &mut Join
         let lookup = LookupTable::new(&def, run.clock.clone(), run.status.lookup(&def.name))?;
         let store: Arc<dyn LookupStore> = match &run.world {
             World::Real => Arc::new(PostgresLookup::new(&def)?),
-            World::Inside(inside) => Arc::clone(&inside.lookup),
+            World::Inside(inside) => Arc::new(memory_lookup(&def, &inside.contents)?),
         };
         lookup.set_store(Arc::clone(&store));
         background.spawn(keep_fresh(Arc::clone(&lookup), store));
         lookups.insert(def.name.clone(), lookup);
     }
     Ok(lookups)
+}
+
+fn memory_lookup(def: &TableDef, contents: &RecordBatch) -> Result<MemoryLookup> {
+    let rows = contents.num_rows();
+    let columns = def.schema.fields().iter().map(|field| match contents.column_by_name(field.name()) {
+        Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
+        _ => new_null_array(field.data_type(), rows),
+    });
+    let options = LookupOptions::from_table(def)?;
+    Ok(MemoryLookup::new(RecordBatch::try_new(Arc::clone(&def.schema), columns.collect())?, options.key))
 }
 
 /// A source with its log, shared by its lanes.
@@ -252,7 +272,7 @@ impl OpenSource {
                 log: Arc::clone(&self.log),
                 start: self.options.start,
                 make_sink: make_sink(kind, &sink, settings.outbox.clone(), run),
-                make_dead: self.make_dead(run, settings.dead_letters.clone()),
+                make_dead: self.make_dead(run),
                 store: Arc::clone(store),
                 lineage: lineage.to_string(),
                 clock: run.clock.clone(),
@@ -268,7 +288,7 @@ impl OpenSource {
             source: Arc::clone(&self.source),
             log: Arc::clone(&self.log),
             start: self.options.start,
-            make_dead: self.make_dead(run, settings.dead_letters.clone()),
+            make_dead: self.make_dead(run),
             store: Arc::clone(store),
             lineage: lineage.to_string(),
             clock: run.clock.clone(),
@@ -287,26 +307,28 @@ impl OpenSource {
             World::Real => Secrets::Needed.resolve(&plan.sink),
             World::Inside(inside) => {
                 let mut sink = placeholder(Secrets::Optional.resolve(&plan.sink)?);
-                if sink.stored_as == "HTTP" {
-                    sink.location = inside.endpoint.clone();
+                match sink.stored_as.as_str() {
+                    "HTTP" => sink.location = inside.endpoint.clone(),
+                    "PARQUET" | "JSON" => sink.location = inside_folder(&inside.folder, &sink).display().to_string(),
+                    _ => {}
                 }
                 Ok(sink)
             }
         }
     }
 
-    fn make_dead(&self, run: &Run, folder: String) -> crate::lane::Make<Box<dyn DeadLetters>> {
+    fn make_dead(&self, run: &Run) -> crate::lane::Make<Box<dyn DeadLetters>> {
         let options = self.options.clone();
         match &run.world {
             World::Real => Box::new(move || {
                 Ok(Box::new(KafkaDeadLetters::new(options.brokers.clone(), options.kafka.clone(), options.topic.clone())))
             }),
             World::Inside(inside) => {
-                let source = inside.source.clone();
+                let (source, folder) = (inside.source.clone(), inside.folder.join("dead_letters"));
                 Box::new(move || {
                     let source = source.clone();
                     let originals = Arc::new(move |partition, offset| source.payload(partition, offset));
-                    Ok(Box::new(FolderDeadLetters::new(PathBuf::from(&folder), options.topic.clone(), originals)))
+                    Ok(Box::new(FolderDeadLetters::new(folder.clone(), options.topic.clone(), originals)))
                 })
             }
         }
@@ -380,6 +402,10 @@ fn emit_of(table: &TableDef, kind: &SinkKind) -> Result<Emit> {
 
 fn make_sink(kind: SinkKind, table: &TableDef, outbox: String, run: &Run) -> crate::lane::Make<Box<dyn Sink>> {
     let inside = matches!(run.world, World::Inside(_));
+    let outbox = match &run.world {
+        World::Real => outbox,
+        World::Inside(inside) => inside.folder.join("outbox").display().to_string(),
+    };
     let column = |option: &str| table.options.get(option).and_then(|name| table.schema.index_of(name).ok());
     let watched = column("member").zip(column("score"));
     let (name, boards) = (table.name.clone(), run.boards.clone());

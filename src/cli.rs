@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, Kind, Result};
+use crate::tool::demo::{self, DemoArgs};
 use crate::tool::generate::{self, GenerateArgs};
 use crate::tool::receive::{self, ReceiveArgs};
 use crate::tool::run::{self, CheckArgs, RunArgs};
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Run the lanes of a folder of SQL files
     Run(RunArgs),
+    /// Watch a folder of SQL files at work on made events; no service is needed
+    Demo(DemoArgs),
     /// Plan every file and check every table, without a network
     Check(CheckArgs),
     /// Make tables, content and events, in Postgres and Kafka
@@ -40,7 +43,9 @@ pub fn run() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    let filter = EnvFilter::try_from_env("FALAJ_LOG").unwrap_or_else(|_| EnvFilter::new("falaj=info,warn"));
+    // The demo shows what happens itself, and draws where log lines would go.
+    let default = if matches!(cli.command, Command::Demo(_)) { "off" } else { "falaj=info,warn" };
+    let filter = EnvFilter::try_from_env("FALAJ_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
@@ -59,6 +64,7 @@ pub fn run() -> ExitCode {
 async fn dispatch(command: Command) -> Result<()> {
     match command {
         Command::Run(args) => run::run(args, stop_signal()).await,
+        Command::Demo(args) => demo::run(args, stop_signal()).await,
         Command::Check(args) => run::check(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Receive(args) => receive::run(args, stopped()).await,

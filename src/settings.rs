@@ -10,8 +10,6 @@ extensions_options! {
         pub checkpoint: String, default = "data/run/checkpoint".to_string()
         /// The folder for HTTP bodies that are durable before they are sent.
         pub outbox: String, default = "data/run/outbox".to_string()
-        /// The folder for dead letters where there is no broker to keep them.
-        pub dead_letters: String, default = "data/run/dead_letters".to_string()
         /// The address of falaj's own pages; only loopback for now.
         pub listen: String, default = "127.0.0.1:8080".to_string()
         /// The bound of one source's log in memory, in bytes.

@@ -7,7 +7,7 @@ pub mod index;
 pub mod join;
 pub mod memory;
 mod misses;
-mod options;
+pub mod options;
 pub mod postgres;
 pub mod refresh;
 mod version;

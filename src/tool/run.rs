@@ -48,7 +48,9 @@ pub async fn run(args: RunArgs, stop: watch::Receiver<bool>) -> Result<()> {
     let project = project_dir::read(&args.folder).await?;
     let (status, boards) = (Status::default(), Boards::default());
     if !args.no_web {
-        start_pages(&project.settings().listen, &status, &boards, stop.clone()).await?;
+        let listener = bind_pages(&project.settings().listen).await?;
+        let url = serve_pages(listener, &status, &boards, stop.clone())?;
+        tracing::info!("the page is at {url}");
     }
     let run = Run { world: World::Real, status: status.clone(), boards, clock: Clock::system(), until_latest, stop };
     let done = app::run(&project, run).await;
@@ -64,17 +66,20 @@ pub async fn run(args: RunArgs, stop: watch::Receiver<bool>) -> Result<()> {
     done
 }
 
-/// Serves the pages at `listen` until `stop`.
-pub async fn start_pages(listen: &str, status: &Status, boards: &Boards, mut stop: watch::Receiver<bool>) -> Result<()> {
-    let listener = TcpListener::bind(listen).await.map_err(|cause| {
+/// Listens where the pages are to be served.
+pub async fn bind_pages(listen: &str) -> Result<TcpListener> {
+    TcpListener::bind(listen).await.map_err(|cause| {
         let text = format!(
             "the pages cannot be served at {listen}: SET falaj.listen = '127.0.0.1:0' takes a free port, --no-web serves none"
         );
         Error::new(Kind::Usage, text).because(cause)
-    })?;
-    if let Ok(address) = listener.local_addr() {
-        tracing::info!("the page is at http://{address}/");
-    }
+    })
+}
+
+/// Serves the pages until `stop`; gives the front page's URL.
+pub fn serve_pages(listener: TcpListener, status: &Status, boards: &Boards, mut stop: watch::Receiver<bool>) -> Result<String> {
+    let failed = |cause| Error::new(Kind::Bug, "a listener has no address").because(cause);
+    let url = format!("http://{}/", listener.local_addr().map_err(failed)?);
     let boards = boards.clone();
     let state = WebState::new(status.clone(), Arc::new(move || boards.all()));
     tokio::spawn(async move {
@@ -85,7 +90,7 @@ pub async fn start_pages(listen: &str, status: &Status, boards: &Boards, mut sto
             tracing::error!("{}", error.chain());
         }
     });
-    Ok(())
+    Ok(url)
 }
 
 /// Plans everything and says what each lane does. No network.
