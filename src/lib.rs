@@ -8,6 +8,55 @@
 //!                └────────────────────▶┴──────▶ dead letters ◀─────────────┘
 //!            a lane drives itself, one epoch at a time: intent → apply → commit
 //! ```
+//!
+//! # The guarantee
+//!
+//! Each record of a source counts once in each sink, whatever dies: a lane writes down what an epoch is before it touches the sink
+//! (*intent*), every sink's *apply* is idempotent under lineage, lane and epoch, and only the *commit* lets the lane go on. After a
+//! crash, and after any error inside an epoch, one recovery path does the same again. HTTP counts once if the receiver honours the
+//! `Idempotency-Key`, and at least once if it does not.
+//!
+//! # Words
+//!
+//! | word | means |
+//! |---|---|
+//! | source, sink, lookup | an external table that is read as a log, written, asked by key |
+//! | log | the tail of one source, decoded once and shared by every lane |
+//! | segment | a decoded, contiguous piece of one log |
+//! | partition, offset | as in Kafka; an offset is the *next* to read |
+//! | span, positions | offsets `[from, to)` of one partition; an offset for each partition |
+//! | lane | one `INSERT INTO sink SELECT …` with positions, state and epochs of its own |
+//! | epoch | one numbered trip of a lane through intent → apply → commit, without gaps |
+//! | intent, commit, claim | the durable records "epoch e is these spans, decided so", "epoch e is applied", "this process drives the lane" |
+//! | lineage, incarnation | the id of a checkpoint's history; the number of a claim in it |
+//! | staged | written and durable, but not yet visible to a reader |
+//! | snapshot | window state as of an epoch |
+//! | watermark | no earlier event time is expected |
+//! | pane | the smallest slice of event time for which state is kept; a window is a run of panes |
+//! | late row | one whose every window is already final |
+//! | dead letter | a record, row or write that could not be handled, kept with where and why |
+//!
+//! # What always holds
+//!
+//! - Of each lane: records in its spans = used + filtered + late + dead + skipped (tombstones).
+//! - Watermarks, offsets and epochs only grow, and spans touch: the end of one epoch is the start of the next.
+//! - Every time that has a say in a result is decided once, in the intent: a redone epoch judges its rows by the same clock.
+//! - What cannot be computed alike again is staged first and published byte for byte: files, HTTP bodies.
+//! - One bad record never costs a good one, and a slow sink never delays another lane.
+//! - SQL is planned once, at the start; nothing in the loop plans, and nothing in it costs more with more history or more panes.
+//! - Every queue, batch, cache, retry and body has a bound, with its reason beside it.
+//!
+//! Absent on purpose: consumer groups (positions are ours, one process drives a checkpoint), a resource manager, operators that
+//! keep raw events, and undo: there is no code that takes an epoch back.
+//!
+//! # Where to read
+//!
+//! Modules in the order in which data flows: [`source`] (and its [`source::log`]) → [`decode`] → [`lookup`] → [`query`] →
+//! [`window`] → [`lane`] → [`checkpoint`] → [`sink`], [`dead`]. Begin with [`lane`]: the loop is [`lane::driver`], the protocol
+//! [`lane::epoch`]. [`app`] puts adapters together and is the only file that names them; [`tool`] has one file for each command.
+//! The words that all share are in [`position`], [`batch`], [`error`], [`table`], [`settings`], [`secrets`], [`clock`], [`status`].
+//! Skip [`web`] and [`tool`] at first.
+
 pub mod app;
 pub mod batch;
 pub mod checkpoint;

@@ -73,12 +73,11 @@ impl Windowed {
         let slide = Duration::from_nanos(self.spec().slide_ns.unsigned_abs());
         let ticking = parts.emit == Emit::Latest && !self.board_is_empty;
         let wait = if ticking { slide.saturating_sub(self.last_epoch.elapsed()).min(WAIT) } else { WAIT };
-        let segments = reader.take(parts.bounds.take_bytes_max, wait).await?;
+        let mut segments = reader.take(parts.bounds.take_bytes_max, wait).await?;
         parts.status.lag.store(reader.behind(), Ordering::Relaxed);
-        let ends = reader.at_log_end();
-        let at_end = ends.iter().all(|(_, at_end)| *at_end);
+        let mut ends = reader.at_log_end();
         let now_ns = parts.clock.now_ns();
-        let tick = ticking && at_end && self.last_epoch.elapsed() >= slide;
+        let tick = ticking && all_at_end(&ends) && self.last_epoch.elapsed() >= slide;
         if segments.is_empty() && !tick && !self.would_wake(&ends, now_ns) {
             return Ok(false);
         }
@@ -86,9 +85,24 @@ impl Windowed {
         let mut taken = Taken::default();
         let mut touched = BTreeSet::new();
         parts.plan.time.set(now_ns);
-        for segment in &segments {
-            self.absorb(parts, windows, segment, before, now_ns, &mut taken, &mut touched).await?;
+        let (began, mut first_ns) = (Instant::now(), None);
+        loop {
+            for segment in &segments {
+                self.absorb(parts, windows, segment, before, now_ns, &mut taken, &mut touched).await?;
+            }
+            // Files are few if an epoch lasts; but it may not hold the panes of more than one further window.
+            let Some((_, roll_interval)) = parts.bounds.roll else { break };
+            let reached_ns = self.time.greatest().values().copied().max();
+            let passed_ns = reached_ns.zip(*first_ns.get_or_insert(reached_ns)).map_or(0, |(reached, first)| reached - first);
+            let done = *parts.stop.borrow() || parts.until.as_ref().is_some_and(|ends| reader.positions().reached(ends));
+            if done || passed_ns > self.spec().size_ns || began.elapsed() >= roll_interval {
+                break;
+            }
+            segments = reader.take(parts.bounds.take_bytes_max, WAIT).await?;
+            parts.status.lag.store(reader.behind(), Ordering::Relaxed);
+            ends = reader.at_log_end();
         }
+        let at_end = all_at_end(&ends);
         let idle = self.time.advance_watermark(&ends, now_ns);
         self.time.advance_board(at_end, self.spec().slide_ns, now_ns);
         let intent = Intent {
@@ -363,6 +377,10 @@ impl Windowed {
             self.state.ends(after, i64::MAX).into_iter().map(|end| end - self.spec().pane_ns()).collect();
         self.changes(parts, &touched).await.map(|_| ())
     }
+}
+
+fn all_at_end(ends: &[(i32, bool)]) -> bool {
+    ends.iter().all(|(_, at_end)| *at_end)
 }
 
 /// Writes outputs to a sink that stages, before the intent; keeps them for one that does not.
