@@ -1,9 +1,12 @@
 //! What flows: payloads as they were read, segments as they were decoded, outputs as sinks take them.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use arrow::array::{Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::compute::{concat, concat_batches};
+use arrow::error::ArrowError;
 
 use crate::position::Span;
 
@@ -107,15 +110,59 @@ pub struct Segment {
     pub offsets: Int64Array,
     /// The records that could not be decoded.
     pub dead: Arc<[DeadLetter]>,
-    /// How many records had no payload.
-    pub tombstones: u64,
+    /// The offsets of the records without a payload.
+    pub tombstones: Arc<[i64]>,
     /// When the last record was appended to the log, in ms since 1970; 0 if unknown.
     pub appended_ms: i64,
     /// Memory held by the segment, for the log's bound.
     pub bytes: usize,
 }
 
+// Beyond it the costs of a batch no longer count, and a copy would.
+const MERGED_ROWS_MAX: usize = 8192;
+
 impl Segment {
+    /// How many records it covers.
+    pub fn records(&self) -> u64 {
+        (self.rows.num_rows() + self.dead.len() + self.tombstones.len()) as u64
+    }
+
+    /// Puts small neighbours of the same partition together, so that what a batch costs is not paid for a handful of rows. Takes
+    /// segments in order within each partition, and gives them so.
+    pub fn merge_small(segments: Vec<Arc<Segment>>) -> Result<Vec<Arc<Segment>>, ArrowError> {
+        let mut runs: Vec<(usize, Vec<Arc<Segment>>)> = Vec::new();
+        let mut run_of: BTreeMap<i32, usize> = BTreeMap::new();
+        for segment in segments {
+            let (partition, rows) = (segment.span.partition, segment.rows.num_rows());
+            let run = run_of.get(&partition).and_then(|&run| runs.get_mut(run));
+            match run.filter(|(rows_before, _)| rows_before + rows <= MERGED_ROWS_MAX) {
+                Some((rows_before, run)) => {
+                    *rows_before += rows;
+                    run.push(segment);
+                }
+                None => {
+                    run_of.insert(partition, runs.len());
+                    runs.push((rows, vec![segment]));
+                }
+            }
+        }
+        runs.into_iter().map(|(_, run)| Self::concat(run)).collect()
+    }
+
+    fn concat(run: Vec<Arc<Segment>>) -> Result<Arc<Segment>, ArrowError> {
+        let [first, .., last] = run.as_slice() else { return Ok(Arc::clone(&run[0])) };
+        let offsets: Vec<&dyn Array> = run.iter().map(|part| &part.offsets as &dyn Array).collect();
+        Ok(Arc::new(Segment {
+            span: Span { to: last.span.to, ..first.span },
+            rows: concat_batches(first.rows.schema_ref(), run.iter().map(|part| &part.rows))?,
+            offsets: concat(&offsets)?.as_primitive().clone(),
+            dead: run.iter().flat_map(|part| part.dead.iter().cloned()).collect(),
+            tombstones: run.iter().flat_map(|part| part.tombstones.iter().copied()).collect(),
+            appended_ms: run.iter().map(|part| part.appended_ms).max().unwrap_or(0),
+            bytes: run.iter().map(|part| part.bytes).sum(),
+        }))
+    }
+
     /// The part of this segment from `offset` on (for a lane that stands inside it).
     pub fn from_offset(&self, offset: i64) -> Segment {
         if offset <= self.span.from {
@@ -128,7 +175,7 @@ impl Segment {
             rows: self.rows.slice(first, length),
             offsets: self.offsets.slice(first, length),
             dead: self.dead.iter().filter(|letter| letter.offset >= offset).cloned().collect(),
-            tombstones: 0,
+            tombstones: self.tombstones.iter().copied().filter(|&at| at >= offset).collect(),
             appended_ms: self.appended_ms,
             bytes: self.bytes,
         }
@@ -145,7 +192,7 @@ impl Segment {
             rows: self.rows.slice(0, length),
             offsets: self.offsets.slice(0, length),
             dead: self.dead.iter().filter(|letter| letter.offset < offset).cloned().collect(),
-            tombstones: 0,
+            tombstones: self.tombstones.iter().copied().filter(|&at| at < offset).collect(),
             appended_ms: self.appended_ms,
             bytes: self.bytes,
         }

@@ -35,8 +35,8 @@ pub struct Decoded {
     pub offsets: Int64Array,
     /// The others.
     pub dead: Vec<DeadLetter>,
-    /// How many records had no payload.
-    pub tombstones: u64,
+    /// The offsets of the records without a payload.
+    pub tombstones: Vec<i64>,
     /// When the last record was appended to the log, in ms since 1970; 0 if unknown.
     pub appended_ms: i64,
 }
@@ -50,7 +50,7 @@ impl Decoded {
             rows: self.rows,
             offsets: self.offsets,
             dead: Arc::from(self.dead),
-            tombstones: self.tombstones,
+            tombstones: Arc::from(self.tombstones),
             appended_ms: self.appended_ms,
             bytes,
         }

@@ -51,9 +51,9 @@ impl Taken {
     pub fn add(&mut self, segment: &Segment) {
         let span = self.spans.entry(segment.span.partition).or_insert(segment.span);
         span.to = segment.span.to;
-        self.records += segment.rows.num_rows() as u64 + segment.dead.len() as u64 + segment.tombstones;
+        self.records += segment.records();
         self.dead += segment.dead.len() as u64;
-        self.skipped += segment.tombstones;
+        self.skipped += segment.tombstones.len() as u64;
         self.appended_ms = self.appended_ms.max(segment.appended_ms);
     }
 

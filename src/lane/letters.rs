@@ -82,10 +82,7 @@ pub async fn drive(parts: &LettersParts) -> Result<()> {
         let segments = reader.take(TAKE_BYTES_MAX, WAIT).await?;
         parts.status.lag.store(reader.behind(), Ordering::Relaxed);
         let letters: Vec<DeadLetter> = segments.iter().flat_map(|segment| segment.dead.to_vec()).collect();
-        let records: u64 = segments
-            .iter()
-            .map(|segment| segment.rows.num_rows() as u64 + segment.dead.len() as u64 + segment.tombstones)
-            .sum();
+        let records: u64 = segments.iter().map(|segment| segment.records()).sum();
         parts.status.records.fetch_add(records, Ordering::Relaxed);
         parts.status.dead.fetch_add(letters.len() as u64, Ordering::Relaxed);
         let stopping = *parts.stop.borrow();

@@ -138,7 +138,7 @@ pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut
     let mut taken = Taken::default();
     let mut kept = Vec::new();
     loop {
-        for segment in &segments {
+        for segment in &Segment::merge_small(segments)? {
             for output in outputs(parts, leaf, segment, &mut taken).await? {
                 if open.sink.stages() { open.sink.write(epoch, output).await? } else { kept.push(output) }
             }

@@ -87,7 +87,7 @@ impl Windowed {
         parts.plan.time.set(now_ns);
         let (began, mut first_ns) = (Instant::now(), None);
         loop {
-            for segment in &segments {
+            for segment in &Segment::merge_small(segments)? {
                 self.absorb(parts, windows, segment, before, now_ns, &mut taken, &mut touched).await?;
             }
             // Files are few if an epoch lasts; but it may not hold the panes of more than one further window.

@@ -127,7 +127,7 @@ impl Decoder for JsonDecoder {
             from = to;
         }
         let rows = self.rows.finish(&self.schema, bytes)?;
-        let tombstones = tombstones.len() as u64;
+        let tombstones = tombstones.iter().map(|&index| offsets[index]).collect();
         Ok(Decoded { span, rows, offsets: Int64Array::from(good), dead, tombstones, appended_ms })
     }
 }

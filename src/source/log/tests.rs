@@ -50,7 +50,7 @@ impl Decoder for Numbers {
             rows,
             offsets: offsets.into(),
             dead,
-            tombstones: payloads.tombstones.len() as u64,
+            tombstones: payloads.tombstones.iter().map(|&index| payloads.offsets[index]).collect(),
             appended_ms: payloads.appended_ms,
         })
     }
