@@ -266,3 +266,44 @@ impl Output {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+
+    use super::*;
+
+    fn segment(partition: i32, offsets: std::ops::Range<i64>, tombstones: &[i64]) -> Arc<Segment> {
+        let values: Int64Array = offsets.clone().filter(|at| !tombstones.contains(at)).collect::<Vec<_>>().into();
+        let schema = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, true)]));
+        Arc::new(Segment {
+            span: Span { partition, from: offsets.start, to: offsets.end },
+            rows: RecordBatch::try_new(schema, vec![Arc::new(values.clone())]).unwrap(),
+            offsets: values,
+            dead: Arc::from([]),
+            tombstones: Arc::from(tombstones),
+            appended_ms: offsets.end,
+            bytes: 8,
+        })
+    }
+
+    #[test]
+    fn small_neighbours_are_put_together_and_large_ones_are_left() {
+        let large = MERGED_ROWS_MAX as i64;
+        let taken = vec![segment(0, 0..2, &[]), segment(1, 7..8, &[]), segment(0, 2..5, &[3]), segment(0, 5..5 + large, &[])];
+        let merged = Segment::merge_small(taken.clone()).unwrap();
+        let spans: Vec<_> = merged.iter().map(|part| (part.span.partition, part.span.from, part.span.to)).collect();
+        assert_eq!(spans, [(0, 0, 5), (1, 7, 8), (0, 5, 5 + large)]);
+        assert_eq!(merged[0].rows.column(0).as_primitive::<Int64Type>().values(), &[0, 1, 2, 4]);
+        assert_eq!((merged[0].offsets.values().as_ref(), merged[0].records()), (&[0, 1, 2, 4][..], 5));
+        assert!(Arc::ptr_eq(&merged[2], &taken[3]), "what is large is not copied");
+    }
+
+    #[test]
+    fn a_cut_segment_counts_the_tombstones_on_its_side() {
+        let whole = segment(0, 0..6, &[1, 4]);
+        let (before, after) = (whole.to_offset(3), whole.from_offset(3));
+        assert_eq!((before.records(), &*before.tombstones), (3, &[1][..]));
+        assert_eq!((after.records(), &*after.tombstones), (3, &[4][..]));
+    }
+}

@@ -163,7 +163,7 @@ function setGone(gone) {
   const note = byId("gone");
   byId("main").classList.toggle("stale", gone);
   if (gone) {
-    const seen = seenAt ? `It was last seen at ${seenAt.toLocaleTimeString()}.` : "It has not been seen yet.";
+    const seen = seenAt ? `It was last seen at ${seenAt.toISOString().slice(11, 19)}.` : "It has not been seen yet.";
     const text = `falaj does not answer. ${seen} This page goes on asking.`;
     if (note.textContent !== text) note.textContent = text;
   }

@@ -1,7 +1,7 @@
 //! Our own HTTP: the page, health and status. It reads counters and never touches a lane.
 //!
 //! `/` is the page, `/api/v1/status` what it shows, as JSON. `/livez` answers while the process lives, `/readyz` says 503 until
-//! every lane runs, `/version` is the version. There is no login, so it listens on loopback only.
+//! every lane runs and every lookup is loaded, `/version` is the version. There is no login, so it listens on loopback only.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -137,6 +137,8 @@ struct ReadyAnswer {
     ready: bool,
     /// The lanes that do not run, with what they do instead.
     lanes: BTreeMap<String, Unready>,
+    /// The lookups that were never loaded, with the reason if there is one: lanes that ask them wait.
+    lookups: BTreeMap<String, Option<String>>,
 }
 
 #[derive(Serialize)]
@@ -146,18 +148,20 @@ struct Unready {
     error: Option<String>,
 }
 
-/// Ready when there are lanes, and each of them runs or has ended as it was asked to.
+/// Ready when there are lanes, each of them runs or has ended as it was asked to, and every lookup has been loaded.
 async fn readyz(State(state): State<WebState>) -> (StatusCode, Json<ReadyAnswer>) {
-    let lanes = state.status.snapshot().lanes;
+    let Snapshot { lanes, lookups } = state.status.snapshot();
     let any = !lanes.is_empty();
     let unready: BTreeMap<_, _> = lanes
         .into_iter()
         .filter(|lane| !matches!(lane.state, LaneState::Running | LaneState::Done))
         .map(|lane| (lane.name, Unready { state: lane.state, waits_for: lane.waits_for, error: lane.error }))
         .collect();
-    let ready = any && unready.is_empty();
+    let lookups: BTreeMap<_, _> =
+        lookups.into_iter().filter(|lookup| lookup.loaded_ms == 0).map(|lookup| (lookup.name, lookup.trouble)).collect();
+    let ready = any && unready.is_empty() && lookups.is_empty();
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(ReadyAnswer { ready, lanes: unready }))
+    (code, Json(ReadyAnswer { ready, lanes: unready, lookups }))
 }
 
 #[cfg(test)]

@@ -77,7 +77,7 @@ async fn the_status_has_lanes_lookups_and_boards() {
 }
 
 #[tokio::test]
-async fn ready_is_when_every_lane_runs_or_is_done() {
+async fn ready_is_when_every_lane_runs_or_is_done_and_every_lookup_is_loaded() {
     let page = Page::start().await;
     assert_eq!(page.get("/readyz").await.0, 503);
     let (one, two) = (page.status.lane("one"), page.status.lane("two"));
@@ -89,6 +89,12 @@ async fn ready_is_when_every_lane_runs_or_is_done() {
     assert_eq!(json["lanes"]["two"]["waits_for"], "Redis at localhost:6379");
     assert!(json["lanes"]["one"].is_null());
     two.set_state(LaneState::Done);
+    assert_eq!(page.get("/readyz").await.0, 200);
+    let lookup = page.status.lookup("content");
+    lookup.set_trouble(Some("Postgres is away".to_string()));
+    let (code, _, body) = page.get("/readyz").await;
+    assert!(code == 503 && body.contains("Postgres is away"), "{code} {body}");
+    lookup.loaded_ms.store(1, Ordering::Relaxed);
     assert_eq!(page.get("/readyz").await.0, 200);
     two.set_state(LaneState::Stopped);
     assert_eq!(page.get("/readyz").await.0, 503);
