@@ -9,8 +9,8 @@
 //! | 2xx | done |
 //! | 408, 425, 429, 5xx but 501, no answer | the same again, with growing waits or as `Retry-After` says |
 //! | 409 after an attempt without an answer | the same: the first attempt may be under way |
-//! | 401, 403, 407, 405, 3xx | the lane stops, with advice |
-//! | other 4xx, 501 | the body is halved, down to the row, and the refused row is a dead letter with the answer |
+//! | 401, 403, 407, 404, 405, 410, 415, 501, 3xx | the lane stops, with advice: it is the address, not the row |
+//! | other 4xx | the body is halved, down to the row, and the refused row is a dead letter with the answer |
 //!
 //! Nothing can be asked of an HTTP receiver, so `open` says `None`.
 

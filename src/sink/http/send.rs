@@ -189,9 +189,9 @@ fn judge(status: u16) -> Verdict {
         200..=299 => Verdict::Done,
         300..=399 => Verdict::Stop("redirects are not followed: make the address LOCATION that finally answers"),
         401 | 403 | 407 => Verdict::Stop("give the rights, for instance with the option 'header.authorization'"),
-        405 => Verdict::Stop("look at the option 'method' and at LOCATION"),
+        404 | 405 | 410 | 501 => Verdict::Stop("nothing takes rows there: look at LOCATION and the option 'method'"),
+        415 => Verdict::Stop("it takes another format: look at the option 'format'"),
         408 | 425 | 429 => Verdict::Again,
-        501 => Verdict::Refused,
         500..=599 => Verdict::Again,
         _ => Verdict::Refused,
     }
@@ -230,13 +230,9 @@ fn dead_letter(body: &Body, row: usize, refusal: &Refusal) -> DeadLetter {
     let (partition, offset) = body.origin(row);
     let code = match refusal.status {
         400 => "http_400",
-        404 => "http_404",
         409 => "http_409",
-        410 => "http_410",
         413 => "http_413",
-        415 => "http_415",
         422 => "http_422",
-        501 => "http_501",
         _ => "http_4xx",
     };
     let message = format!("the receiver refused the row with status {}: {}", refusal.status, refusal.text);
@@ -252,8 +248,8 @@ mod tests {
         for (statuses, letter) in [
             (&[200, 201, 204, 299][..], 'd'),
             (&[408, 425, 429, 500, 502, 503, 504, 599], 'a'),
-            (&[400, 404, 409, 410, 413, 422, 451, 501], 'r'),
-            (&[301, 302, 304, 308, 401, 403, 405, 407], 's'),
+            (&[400, 409, 413, 422, 451], 'r'),
+            (&[301, 302, 304, 308, 401, 403, 404, 405, 407, 410, 415, 501], 's'),
         ] {
             for status in statuses {
                 let said = match judge(*status) {
