@@ -119,7 +119,7 @@ pub struct Segment {
 }
 
 // Beyond it the costs of a batch no longer count, and a copy would.
-const MERGED_ROWS_MAX: usize = 8192;
+const MERGED_ROWS_MAX: usize = 4096;
 
 impl Segment {
     /// How many records it covers.

@@ -27,10 +27,10 @@ const DEFAULTS: [(&str, &str); 11] = [
     // Never joined; librdkafka wants a name before it lets partitions be assigned.
     ("group.id", "falaj"),
     // The bound in memory of one reader. One answer of the broker may go over it, so that is bounded too.
-    ("queued.max.messages.kbytes", "65536"),
+    ("queued.max.messages.kbytes", "16384"),
     ("queued.min.messages", "1000000"),
-    ("fetch.max.bytes", "16777216"),
-    ("fetch.message.max.bytes", "8388608"),
+    ("fetch.max.bytes", "8388608"),
+    ("fetch.message.max.bytes", "2097152"),
     // At the log end the broker holds an empty answer back for so long, and the log end is only known after it.
     ("fetch.wait.max.ms", "50"),
     // A full queue is looked at again after so long; the default of a second starves a fast reader.
