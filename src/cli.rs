@@ -84,12 +84,8 @@ async fn stopped() {
     }
 }
 
-/// An environment variable's value, if it is set to text.
-pub fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 /// Becomes true at the first SIGINT or SIGTERM; the second ends the process at once.
+#[allow(clippy::disallowed_methods, reason = "the one place that may: somebody has asked twice")]
 fn stop_signal() -> tokio::sync::watch::Receiver<bool> {
     let (sender, receiver) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {

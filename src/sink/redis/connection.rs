@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
 
+use crate::backoff::Backoff;
 use crate::error::{Error, Kind, Result};
 use crate::sink::Writer;
-use crate::sink::backoff::Backoff;
 
 /// How long Redis may take for one script; 5 000 members take some 10 ms, so this is a server that hangs.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
