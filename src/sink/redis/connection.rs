@@ -86,9 +86,9 @@ impl Connection {
             }
             let wait = backoff.wait();
             if began.elapsed() + wait > self.patience {
-                let tried = began.elapsed().as_secs();
+                let (tried, at) = (began.elapsed().as_secs(), self.client.get_connection_info().addr());
                 return Err(self
-                    .error(Kind::Unreachable, format!("Redis has not answered for {tried} s; it is tried again"))
+                    .error(Kind::Unreachable, format!("Redis at {at} has not answered for {tried} s; it is tried again"))
                     .because(error));
             }
             tracing::debug!(table = self.table, %error, "Redis did not answer; trying again");
