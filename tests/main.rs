@@ -8,3 +8,5 @@ mod http_sink;
 mod layering;
 mod lookup_postgres;
 mod redis_sink;
+mod support;
+mod wrong_use;
