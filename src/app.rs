@@ -30,7 +30,7 @@ use crate::lookup::refresh::keep_fresh;
 use crate::position::Positions;
 use crate::query::plan::{LanePlan, plan_lane};
 use crate::query::project::Project;
-use crate::query::tables::Role;
+use crate::query::tables::{Role, role};
 use crate::secrets::Secrets;
 use crate::sink::Sink;
 use crate::sink::files::{FilesOptions, FilesSink};
@@ -91,8 +91,11 @@ pub struct Run {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Plans every lane and checks every table, without a network.
-pub async fn check(project: &Project) -> Result<Vec<LanePlan>> {
+/// Checks every table and plans every lane, without a network. What is not set is an error where `secrets` are needed.
+pub async fn check(project: &Project, secrets: Secrets) -> Result<Vec<LanePlan>> {
+    for table in project.tables().values() {
+        check_table(&placeholder(secrets.resolve(table)?))?;
+    }
     let lookups = project.empty_lookups()?;
     let mut plans = Vec::new();
     let mut written: HashMap<String, String> = HashMap::new();
@@ -103,25 +106,30 @@ pub async fn check(project: &Project) -> Result<Vec<LanePlan>> {
                 "the lanes '{other}' and '{}' both write '{}': give one of them a table of its own",
                 plan.name, plan.sink.name
             );
-            return Err(Error::new(Kind::Sql, text));
+            return Err(Error::new(Kind::Sql, text).at(lane.place()));
         }
-        let sink = Secrets::Optional.resolve(&plan.sink)?;
-        SinkKind::of(&placeholder(sink))?;
         plans.push(plan);
     }
     if plans.is_empty() {
         return Err(Error::new(Kind::Sql, "there is no lane: a file with INSERT INTO sink SELECT … is one"));
     }
-    for table in project.tables_of(Role::Source) {
-        KafkaOptions::from_table(&Secrets::Optional.resolve(table)?)?;
-    }
     Ok(plans)
+}
+
+fn check_table(table: &TableDef) -> Result<()> {
+    match role(&table.stored_as, table.unbounded) {
+        Ok(Role::Source) => KafkaOptions::from_table(table).map(|_| ()),
+        Ok(Role::Lookup) => PostgresLookup::new(table).map(|_| ()),
+        Ok(Role::Sink) => emit_of(table, &SinkKind::of(table)?).map(|_| ()),
+        Err(text) => Err(table.error(text)),
+    }
 }
 
 /// An address that is not set must not make a check fail.
 fn placeholder(mut table: TableDef) -> TableDef {
+    let scheme = if table.stored_as == "POSTGRES" { "postgres" } else { "redis" };
     if let Some(url) = table.options.get_mut("url").filter(|url| url.as_str() == "unset") {
-        *url = "redis://unset".to_string();
+        *url = format!("{scheme}://unset");
     }
     if table.stored_as == "HTTP" && table.location == "unset" {
         table.location = "http://unset".to_string();
@@ -130,9 +138,8 @@ fn placeholder(mut table: TableDef) -> TableDef {
 }
 
 /// Runs all lanes until they are done, stopped, or one of them fails. A lane that fails does not stop the others; the first
-/// error is returned when all have ended.
+/// error is returned when all have ended. Call [`check`] before: what it refuses is not looked at again.
 pub async fn run(project: &Project, run: Run) -> Result<()> {
-    check(project).await?;
     let secrets = if matches!(run.world, World::Real) { Secrets::Needed } else { Secrets::Optional };
     let mut background = JoinSet::new();
     let lookups = lookups(project, &run, secrets, &mut background)?;
@@ -149,7 +156,11 @@ pub async fn run(project: &Project, run: Run) -> Result<()> {
     for table in project.tables_of(Role::Source) {
         let of_source: Vec<LanePlan> = plans.iter().filter(|plan| plan.source.name == table.name).cloned().collect();
         if !of_source.is_empty() {
-            let opened = OpenSource::open(project, &run, secrets.resolve(table)?, &of_source).await?;
+            let opened = match OpenSource::open(project, &run, secrets.resolve(table)?, &of_source).await {
+                // Asked to stop while it waited for the log ends.
+                Err(error) if error.kind() == Kind::Unreachable && *run.stop.borrow() => return Ok(()),
+                opened => opened?,
+            };
             opened.start(project, &run, of_source, &store, &lineage, &mut lanes)?;
         }
     }

@@ -1,5 +1,6 @@
 //! The command line: what can be typed, and which part of falaj it calls.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -46,7 +47,8 @@ pub fn run() -> ExitCode {
     // The demo shows what happens itself, and draws where log lines would go.
     let default = if matches!(cli.command, Command::Demo(_)) { "off" } else { "falaj=info,warn" };
     let filter = EnvFilter::try_from_env("FALAJ_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => runtime.block_on(dispatch(cli.command)),
@@ -84,12 +86,8 @@ async fn stopped() {
     }
 }
 
-/// An environment variable's value, if it is set to text.
-pub fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok()
-}
-
 /// Becomes true at the first SIGINT or SIGTERM; the second ends the process at once.
+#[allow(clippy::disallowed_methods, reason = "the one place that may: somebody has asked twice")]
 fn stop_signal() -> tokio::sync::watch::Receiver<bool> {
     let (sender, receiver) = tokio::sync::watch::channel(false);
     tokio::spawn(async move {

@@ -1,8 +1,12 @@
 //! The one integration binary. Tests of adapters reach real servers by the variables that `scripts/services env` prints.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
+#![allow(clippy::disallowed_methods, reason = "tests reach servers by environment variables")]
 
 mod dead_letters;
 mod generate;
 mod http_sink;
+mod layering;
 mod lookup_postgres;
 mod redis_sink;
+mod support;
+mod wrong_use;

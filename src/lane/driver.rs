@@ -56,6 +56,12 @@ where
                 let _ = tokio::time::timeout(pause, stopped).await;
                 pause = (pause * 2).min(BACKOFF_MAX);
             }
+            Err(error) if error.kind().action() == Action::Retry => {
+                // Asked to stop while it waited: nothing is lost, the next start finishes what is open.
+                tracing::warn!("lane '{name}' stops while it waits: {}", error.chain());
+                status.set_state(LaneState::Done);
+                return Ok(());
+            }
             Err(error) => {
                 status.set_trouble(Some(error.chain()), None);
                 status.set_state(LaneState::Stopped);

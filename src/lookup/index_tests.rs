@@ -1,3 +1,5 @@
+//! The index, with loads, misses and fetched rows in every order.
+
 use std::time::Duration;
 
 use arrow::array::{Float64Array, Int16Array, Int32Array, Int64Array, StringArray, StringViewArray};

@@ -9,8 +9,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 
 use super::LookupStore;
 use super::index::{LookupTable, OnMissError};
+use crate::backoff::Backoff;
 use crate::error::{Action, Error, Kind, Result};
-use crate::sink::backoff::Backoff;
 
 /// The waits between attempts: an outage shorter than a second is hardly noticed, a long one costs little.
 const WAIT_LEAST: Duration = Duration::from_millis(50);

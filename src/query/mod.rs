@@ -5,10 +5,13 @@
 
 pub mod cell;
 pub mod cut;
+mod insert;
 pub mod plan;
 mod problem;
 pub mod project;
+mod statements;
 mod stream;
 pub mod tables;
 pub mod time;
 pub mod windows;
+mod wording;

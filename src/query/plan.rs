@@ -13,11 +13,13 @@ use datafusion::prelude::SessionContext;
 
 use super::cell::Runner;
 use super::cut::{Cut, cut, leaf_of};
+use super::insert::checked_sink;
 use super::problem::{at, sql_error};
-use super::project::{LaneSql, Project, known_names};
+use super::project::{LaneSql, Project};
 use super::stream::{carry_offset, source_of, window_of};
-use super::tables::{OFFSET, Role, TableFactory, role};
+use super::tables::{OFFSET, TableFactory};
 use super::time::{EpochTime, is_epoch_time};
+use super::wording::Known;
 use crate::error::Result;
 use crate::lookup::index::LookupTable;
 use crate::lookup::join::use_lookup_joins;
@@ -79,21 +81,14 @@ pub async fn plan_lane(project: &Project, lane: &LaneSql, lookups: &HashMap<Stri
     let factory = TableFactory::new(lookups.clone());
     let time = EpochTime::default();
     let session = project.session(&time, &factory).await?;
-    let known = known_names(&session, &factory);
+    let sink = checked_sink(project, lane, &session).await?;
+    let known = Known::of(&session);
     let wrong = |error| sql_error(&lane.insert, &error, &known);
 
     let logical = session.state().statement_to_plan(lane.insert.statement.clone()).await.map_err(wrong)?;
     let LogicalPlan::Dml(insert) = logical else {
         return Err(at(&lane.insert.place, "write INSERT INTO sink SELECT …"));
     };
-    let sink_name = insert.table_name.table();
-    let Some(sink) = project.tables().get(sink_name) else {
-        return Err(at(&lane.insert.place, format!("'{sink_name}' is not an external table that can be written")));
-    };
-    if role(&sink.stored_as, sink.unbounded) != Ok(Role::Sink) {
-        let text = format!("'{sink_name}' cannot be written: it is STORED AS {}, write to a sink table", sink.stored_as);
-        return Err(at(&lane.insert.place, text));
-    }
     let query = insert.input.as_ref();
     refuse_volatile(query).map_err(wrong)?;
     let Some(source) = source_of(query) else {
@@ -109,7 +104,7 @@ pub async fn plan_lane(project: &Project, lane: &LaneSql, lookups: &HashMap<Stri
         None => Work::Rows(plan_rows(&session, query).await.map_err(wrong)?),
     };
     let columns = needed(&work);
-    Ok(LanePlan { name: lane.name.clone(), source, sink: Arc::clone(sink), time, columns, work })
+    Ok(LanePlan { name: lane.name.clone(), source, sink, time, columns, work })
 }
 
 async fn plan_rows(session: &SessionContext, query: &LogicalPlan) -> DfResult<Leaf> {

@@ -2,94 +2,77 @@
 
 use datafusion::error::DataFusionError;
 
-use super::project::Placed;
+use super::statements::Placed;
+use super::wording::{Known, plain_text, told};
 use crate::error::{Error, Kind};
-use crate::table::did_you_mean;
 
 /// An error of the SQL at `place`.
 pub(crate) fn at(place: &str, message: impl std::fmt::Display) -> Error {
     Error::new(Kind::Sql, format!("{place}: {message}"))
 }
 
-/// The sentence for an error of `placed`; `known` are names of tables and settings, to guess what was meant.
-pub(crate) fn sql_error(placed: &Placed, error: &DataFusionError, known: &[String]) -> Error {
+/// The sentence for an error of `placed`; `known` are the names that could have been meant.
+pub(crate) fn sql_error(placed: &Placed, error: &DataFusionError, known: &Known) -> Error {
     if let DataFusionError::External(inner) = error.find_root()
         && let Some(ours) = inner.downcast_ref::<Error>()
     {
-        return ours.clone();
+        // What is about a table names the place where that is declared.
+        return if ours.to_string().contains(".sql:") { ours.clone() } else { ours.clone().at(&placed.place) };
     }
-    let path = &placed.file.path;
-    let text = sentence(error);
-    let (text, place) = match split_parser_place(&text) {
-        Some((text, line, column)) => (text, Some(format!("{path}:{line}:{column}"))),
-        None => (text, None),
-    };
-    let mut message = text;
-    let mut place = place;
-    if let Some(diagnostic) = error.diagnostic() {
-        if let Some(span) = diagnostic.span {
-            place = Some(format!("{path}:{}:{}", span.start.line, span.start.column));
-        }
-        let extra = diagnostic.helps.iter().map(|help| &help.message).chain(diagnostic.notes.iter().map(|note| &note.message));
-        message = diagnostic.message.clone();
-        for extra in extra.take(3) {
-            message.push_str("; ");
-            message.push_str(extra);
-        }
+    let told = told(error, known);
+    let spot = spot_of(placed, error).or_else(|| {
+        let word = told.word.as_deref()?;
+        find_word(placed, word)
+    });
+    match spot {
+        Some((line, column)) => at(&format!("{}:{line}:{column}", placed.file.path), told.sentence),
+        None => at(&placed.place, told.sentence),
     }
-    if place.is_none()
-        && let Some(function) =
-            message.split("():").next().filter(|name| matches!(*name, "hop" | "tumble" | "cumulate" | "session"))
-    {
-        place = find_word(&placed.file.text, function).map(|(line, column)| format!("{path}:{line}:{column}"));
-    }
-    if !message.contains("ean '")
-        && let Some(hint) = hint(&message, known)
-    {
-        message.push_str(&format!("; did you mean '{hint}'?"));
-    }
-    at(&place.unwrap_or_else(|| placed.place.clone()), message)
 }
 
-/// DataFusion's text without its prefixes, its back traces and its talk about its own bugs.
-fn sentence(error: &DataFusionError) -> String {
-    let root = error.find_root();
-    let text = match root {
-        DataFusionError::Internal(text) | DataFusionError::Plan(text) | DataFusionError::NotImplemented(text) => text.clone(),
-        DataFusionError::SQL(parser, _) => parser.to_string(),
-        DataFusionError::SchemaError(schema, _) => schema.to_string(),
-        other => other.strip_backtrace(),
-    };
-    let text = text.split("\n\nbacktrace").next().unwrap_or_default();
-    let text = text.split(".\nThis issue was likely caused").next().unwrap_or_default();
-    let mut text = text.trim();
-    for prefix in ["sql parser error: ", "Error during planning: ", "Invalid or Unsupported Configuration: ", "Schema error: "]
-    {
-        text = text.strip_prefix(prefix).unwrap_or(text);
+/// The sentence for a `SET` of `name` to `value` that DataFusion refused; `settings` are the names of all.
+pub(crate) fn setting_error(placed: &Placed, name: &str, value: &str, error: &DataFusionError, settings: &[String]) -> Error {
+    if settings.iter().any(|setting| setting == name) {
+        return at(&placed.place, format!("setting '{name}' cannot be {value}: {}", plain_text(error)));
     }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let hint = crate::table::did_you_mean(name, settings.iter().map(String::as_str));
+    let hint = hint.map_or_else(String::new, |hint| format!("; did you mean '{hint}'?"));
+    at(&placed.place, format!("there is no setting '{name}'{hint}"))
 }
 
-fn split_parser_place(text: &str) -> Option<(String, u64, u64)> {
-    let (before, after) = text.rsplit_once(" at Line: ")?;
-    let (line, rest) = after.split_once(", Column: ")?;
+/// Line and column as the parser or the planner says them.
+fn spot_of(placed: &Placed, error: &DataFusionError) -> Option<(u64, u64)> {
+    if let Some(span) = error.diagnostic().and_then(|diagnostic| diagnostic.span) {
+        return Some((span.start.line, span.start.column));
+    }
+    let text = plain_text(error);
+    if text.ends_with("found: EOF") {
+        return Some(end_of(&placed.file.text));
+    }
+    let (line, rest) = text.rsplit_once(" at Line: ")?.1.split_once(", Column: ")?;
     let column: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    Some((before.to_string(), line.trim().parse().ok()?, column.parse().ok()?))
+    Some((line.trim().parse().ok()?, column.parse().ok()?))
 }
 
-/// The known name nearest to a word that the message puts in quotes.
-fn hint(message: &str, known: &[String]) -> Option<String> {
-    let quoted = message.split(['\'', '"']).skip(1).step_by(2);
-    quoted
-        .filter(|word| !known.iter().any(|name| name == word))
-        .filter_map(|word| did_you_mean(word.rsplit("public.").next().unwrap_or(word), known.iter().map(String::as_str)))
-        .next()
-        .map(str::to_string)
+/// Behind the last word of a file.
+fn end_of(text: &str) -> (u64, u64) {
+    let text = text.trim_end();
+    let last = text.lines().last().unwrap_or_default();
+    (text.lines().count().max(1) as u64, last.chars().count() as u64 + 1)
 }
 
-fn find_word(text: &str, word: &str) -> Option<(usize, usize)> {
-    text.lines().enumerate().find_map(|(line, content)| {
-        let code = content.split("--").next().unwrap_or_default();
-        code.to_lowercase().find(&format!("{word}(")).map(|column| (line + 1, column + 1))
-    })
+/// The first place of `word`, as a word of its own and outside comments, from the beginning of the statement on.
+fn find_word(placed: &Placed, word: &str) -> Option<(u64, u64)> {
+    let word = word.to_lowercase();
+    let is_part = |c: char| c.is_alphanumeric() || c == '_';
+    for (index, line) in placed.file.text.lines().enumerate().skip(placed.line.saturating_sub(1) as usize) {
+        let code = line.split("--").next().unwrap_or_default().to_lowercase();
+        for (at, _) in code.match_indices(&word) {
+            let after = code[at + word.len()..].chars().next();
+            if !code[..at].ends_with(is_part) && !after.is_some_and(is_part) {
+                return Some((index as u64 + 1, code[..at].chars().count() as u64 + 1));
+            }
+        }
+    }
+    None
 }

@@ -5,16 +5,16 @@ use std::sync::Arc;
 
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::sql::parser::{DFParserBuilder, ResetStatement, Statement};
-use datafusion::sql::sqlparser::ast::{ObjectName, Statement as SqlStatement};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{Set, Statement as SqlStatement};
 
-use super::problem::{at, sql_error};
+use super::problem::{at, setting_error, sql_error};
+use super::statements::{Placed, check_declarations, statements};
 use super::tables::{Role, TableFactory, role};
 use super::time::EpochTime;
 use super::windows::{Tables, WindowFunction};
-use crate::error::{Error, Kind, Result};
+use super::wording::Known;
+use crate::error::{Error, Result};
 use crate::lookup::index::LookupTable;
 use crate::settings::Settings;
 use crate::table::TableDef;
@@ -28,20 +28,19 @@ pub struct SqlFile {
     pub text: String,
 }
 
-/// A statement with its place.
-#[derive(Debug, Clone)]
-pub(crate) struct Placed {
-    pub(crate) file: Arc<SqlFile>,
-    pub(crate) place: String,
-    pub(crate) statement: Statement,
-}
-
 /// The one `INSERT` of a file.
 #[derive(Debug, Clone)]
 pub struct LaneSql {
     /// The lane's name: the file's, without `.sql`.
     pub name: String,
     pub(crate) insert: Placed,
+}
+
+impl LaneSql {
+    /// `file:line:column` of its `INSERT`.
+    pub fn place(&self) -> &str {
+        &self.insert.place
+    }
 }
 
 /// All files, read and checked as far as that goes without planning the lanes.
@@ -73,6 +72,7 @@ impl Project {
                 }
             }
         }
+        check_declarations(tables.iter().chain(&views))?;
         let mut project = Project {
             settings: Settings::default(),
             tables: BTreeMap::new(),
@@ -121,28 +121,27 @@ impl Project {
         for set in &self.sets {
             run(&session, factory, set).await?;
         }
-        let mut waiting: VecDeque<&Placed> = self.creates.iter().collect();
         // A view may name a view of a later file: those that fail go to the end, until none succeeds any more.
-        let mut failed_in_a_row = 0;
+        let mut waiting: VecDeque<&Placed> = self.creates.iter().collect();
+        let mut failed: Vec<(&Placed, Error)> = Vec::new();
         while let Some(create) = waiting.pop_front() {
             match run(&session, factory, create).await {
-                Ok(()) => failed_in_a_row = 0,
-                Err(error) if failed_in_a_row >= waiting.len() || is_table(create) => return Err(error),
-                Err(_) => {
-                    failed_in_a_row += 1;
-                    waiting.push_back(create);
+                Ok(()) => {
+                    waiting.extend(failed.drain(..).map(|(create, _)| create));
+                    fill(&session, &tables).await;
                 }
+                Err(error) if create.is_table() => return Err(error),
+                Err(error) => failed.push((create, error)),
             }
-            if failed_in_a_row == 0 {
-                fill(&session, &tables).await;
-            }
+        }
+        // Of those, the first that fails for a reason of its own, and not because another one is missing.
+        let names: Vec<String> = failed.iter().map(|(create, _)| format!("'{}'", create.declares())).collect();
+        let own = failed.iter().position(|(_, error)| !names.iter().any(|name| error.to_string().contains(name)));
+        if !failed.is_empty() {
+            return Err(failed.swap_remove(own.unwrap_or(0)).1);
         }
         Ok(session)
     }
-}
-
-fn is_table(placed: &Placed) -> bool {
-    matches!(placed.statement, Statement::CreateExternalTable(_))
 }
 
 fn push_lane(lanes: &mut Vec<LaneSql>, insert: Placed) -> Result<()> {
@@ -182,7 +181,7 @@ fn new_session(time: &EpochTime, factory: &TableFactory, tables: &Tables) -> Ses
         // It would turn one count(DISTINCT) into two aggregates, of which only one can be cut.
         optimizer.rules.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
     }
-    for name in ["KAFKA", "POSTGRES", "REDIS", "PARQUET", "JSON", "HTTP", "PRINT", "CSV", "AVRO", "ARROW"] {
+    for name in ["KAFKA", "POSTGRES", "REDIS", "PARQUET", "JSON", "HTTP", "PRINT"] {
         builder = builder.with_table_factory(name.to_string(), Arc::new(factory.clone()));
     }
     let session = SessionContext::new_with_state(builder.build());
@@ -216,14 +215,21 @@ async fn run(session: &SessionContext, factory: &TableFactory, placed: &Placed) 
         Ok(plan) => session.execute_logical_plan(plan).await.map(|_| ()),
         Err(error) => Err(error),
     };
-    done.map_err(|error| sql_error(placed, &error, &known_names(session, factory)))
+    done.map_err(|error| match &placed.statement {
+        Statement::Statement(statement) => match statement.as_ref() {
+            SqlStatement::Set(Set::SingleAssignment { variable, values, .. }) => {
+                let name = variable.to_string().to_lowercase();
+                let value = values.first().map_or_else(String::new, ToString::to_string);
+                setting_error(placed, &name, &value, &error, &setting_names(session))
+            }
+            _ => sql_error(placed, &error, &Known::of(session)),
+        },
+        _ => sql_error(placed, &error, &Known::of(session)),
+    })
 }
 
-pub(crate) fn known_names(session: &SessionContext, factory: &TableFactory) -> Vec<String> {
-    let mut names: Vec<String> = factory.tables().into_keys().collect();
-    for entry in session.state().config_options().entries() {
-        names.push(entry.key);
-    }
+fn setting_names(session: &SessionContext) -> Vec<String> {
+    let mut names: Vec<String> = session.state().config_options().entries().into_iter().map(|entry| entry.key).collect();
     names.extend(Settings::default_names());
     names
 }
@@ -234,49 +240,4 @@ impl Settings {
         use datafusion::common::config::ExtensionOptions;
         Settings::default().entries().into_iter().map(|entry| format!("falaj.{}", entry.key)).collect()
     }
-}
-
-/// The statements of a file, each with the place of its first word.
-fn statements(file: &Arc<SqlFile>) -> Result<Vec<Placed>> {
-    let whole = |error: &datafusion::error::DataFusionError| {
-        let placed = Placed { file: Arc::clone(file), place: file.path.clone(), statement: empty_statement() };
-        sql_error(&placed, error, &[])
-    };
-    let mut parser = DFParserBuilder::new(file.text.as_str()).build().map_err(|error| whole(&error))?;
-    let parsed = parser.parse_statements().map_err(|error| whole(&error))?;
-    let places = statement_places(file)?;
-    Ok(parsed
-        .into_iter()
-        .enumerate()
-        .map(|(index, statement)| {
-            let place =
-                places.get(index).map_or_else(|| file.path.clone(), |(line, column)| format!("{}:{line}:{column}", file.path));
-            Placed { file: Arc::clone(file), place, statement }
-        })
-        .collect())
-}
-
-// Only stands where a file as a whole is meant.
-fn empty_statement() -> Statement {
-    Statement::Reset(ResetStatement::Variable(ObjectName(Vec::new())))
-}
-
-fn statement_places(file: &SqlFile) -> Result<Vec<(u64, u64)>> {
-    let tokens = Tokenizer::new(&GenericDialect {}, &file.text).tokenize_with_location().map_err(|error| {
-        Error::new(Kind::Sql, format!("{}:{}:{}: {}", file.path, error.location.line, error.location.column, error.message))
-    })?;
-    let mut places = Vec::new();
-    let mut fresh = true;
-    for token in tokens {
-        match token.token {
-            Token::Whitespace(_) => {}
-            Token::SemiColon => fresh = true,
-            _ if fresh => {
-                places.push((token.span.start.line, token.span.start.column));
-                fresh = false;
-            }
-            _ => {}
-        }
-    }
-    Ok(places)
 }

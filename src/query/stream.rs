@@ -70,8 +70,8 @@ fn carry_through_join(plan: &LogicalPlan, join: &Join) -> Result<(LogicalPlan, O
     };
     if !keeps_stream {
         return plan_err!(
-            "a {} join would have to wait for the end of the stream: write stream LEFT JOIN lookup, or stream JOIN lookup",
-            join.join_type
+            "a {} JOIN would have to wait for the end of the stream: write stream LEFT JOIN lookup, or stream JOIN lookup",
+            join.join_type.to_string().to_uppercase()
         );
     }
     let carried = plan.with_new_exprs(plan.expressions(), vec![left, right])?;

@@ -20,6 +20,7 @@ use datafusion::logical_expr::{
 use datafusion::physical_plan::ExecutionPlan;
 use parking_lot::RwLock;
 
+use super::wording::type_name;
 use crate::window::spec::WindowSpec;
 
 /// The tables and views that a window function can name. Shared with the session that fills it: a table function is called
@@ -65,28 +66,34 @@ impl WindowFunction {
 
 impl TableFunctionImpl for WindowFunction {
     fn call_with_args(&self, args: TableFunctionArgs) -> Result<Arc<dyn TableProvider>> {
-        let args = args.exprs();
-        let (table, time, spec) = match (self.name, args) {
-            ("tumble", [table, time, size]) => (table, time, WindowSpec::new(interval_ns(size)?, interval_ns(size)?)),
-            ("hop", [table, time, slide, size]) => (table, time, WindowSpec::new(interval_ns(size)?, interval_ns(slide)?)),
-            ("cumulate" | "session", _) => return plan_err!("{}() is not there yet; use tumble or hop", self.name),
-            _ => return plan_err!("{}() takes {} arguments here; write {}", self.name, args.len(), self.usage()),
+        self.table(args.exprs()).map_err(|error| match error {
+            DataFusionError::Plan(text) => DataFusionError::Plan(format!("{}(): {text}", self.name)),
+            other => other,
+        })
+    }
+}
+
+impl WindowFunction {
+    fn table(&self, args: &[Expr]) -> Result<Arc<dyn TableProvider>> {
+        let (table, time, size, slide) = match (self.name, args) {
+            ("tumble", [table, time, size]) => (table, time, size, size),
+            ("hop", [table, time, slide, size]) => (table, time, size, slide),
+            ("cumulate" | "session", _) => return plan_err!("it is not there yet; use tumble or hop"),
+            _ => return plan_err!("{} arguments are too many or too few; write {}", args.len(), self.usage()),
         };
-        let spec = spec.map_err(|error| DataFusionError::Plan(format!("{}(): {error}", self.name)))?;
+        let spec = WindowSpec::new(interval_ns(size)?, interval_ns(slide)?);
+        let spec = spec.map_err(|error| DataFusionError::Plan(error.to_string()))?;
         let (Expr::Column(table), Expr::Column(time)) = (table, time) else {
-            return plan_err!("{}() takes a table's name and a column's name first; write {}", self.name, self.usage());
+            return plan_err!("takes a table's name and a column's name first; write {}", self.usage());
         };
         let name = table.name();
         let Some(provider) = self.tables.0.read().get(name).cloned() else {
             let tables = self.tables.0.read();
             let hint = crate::table::did_you_mean(name, tables.keys().map(String::as_str))
                 .map_or_else(String::new, |word| format!("; did you mean '{word}'?"));
-            return plan_err!("{}(): there is no table or view '{name}'{hint}", self.name);
+            return plan_err!("there is no table or view '{name}'{hint}");
         };
-        let plan = windowed(name, provider, time.name(), spec).map_err(|error| match error {
-            DataFusionError::Plan(text) => DataFusionError::Plan(format!("{}(): {text}", self.name)),
-            other => other,
-        })?;
+        let plan = windowed(name, provider, time.name(), spec)?;
         Ok(Arc::new(WindowedTable { schema: Arc::new(plan.schema().as_arrow().clone()), plan }))
     }
 }
@@ -111,7 +118,7 @@ fn time_column(schema: &DFSchema, table: &str, time: &str) -> Result<Column> {
     };
     match schema.field_from_column(&column)?.data_type() {
         DataType::Timestamp(TimeUnit::Nanosecond, _) => Ok(column),
-        other => plan_err!("the time column '{time}' must be a TIMESTAMP, it is {other}"),
+        other => plan_err!("the time column '{time}' must be a TIMESTAMP, it is {}", type_name(other)),
     }
 }
 
@@ -134,7 +141,7 @@ fn interval_ns(expr: &Expr) -> Result<i64> {
         }
         _ => None,
     };
-    ns.map_or_else(|| plan_err!("a window's lengths are intervals such as INTERVAL '10 minutes', this is {value}"), Ok)
+    ns.map_or_else(|| plan_err!("a window's lengths are intervals such as INTERVAL '10 minutes', not '{value}'"), Ok)
 }
 
 /// The table that a window function stands for: always planned through, never scanned.

@@ -1,6 +1,5 @@
 //! Where results leave: the port that every sink implements, and the sinks.
 
-pub mod backoff;
 pub mod files;
 pub mod http;
 pub mod memory;

@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::query::project::Project;
 use crate::query::tables::Role;
+use crate::secrets::Secrets;
 use crate::sink::memory::Boards;
 use crate::source::memory::MemorySource;
 use crate::status::Status;
@@ -62,7 +63,7 @@ fn duration(text: &str) -> std::result::Result<Duration, String> {
 /// Runs until `stop` is true, q is pressed, or `--for` has passed; then prints what came of it.
 pub async fn run(args: DemoArgs, mut stop: watch::Receiver<bool>) -> Result<()> {
     let project = project_dir::read(&args.folder).await?;
-    app::check(&project).await?;
+    app::check(&project, Secrets::Optional).await?;
     let folder = Path::new(FOLDER);
     empty(folder)?;
 

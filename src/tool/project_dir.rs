@@ -11,10 +11,12 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 /// Reads `*.sql` of a folder (not of the folders below it, which hold fixtures).
 pub async fn read(folder: &Path) -> Result<Project> {
     let mut files = Vec::new();
-    let wrong = |what: &str, cause| Error::new(Kind::Usage, format!("{}: {what}", folder.display())).because(cause);
-    let entries = std::fs::read_dir(folder).map_err(|cause| wrong("the folder of SQL files cannot be read", cause))?;
-    for entry in entries {
-        let path = entry.map_err(|cause| wrong("the folder of SQL files cannot be read", cause))?.path();
+    let wrong = |cause| {
+        let text = format!("the folder of SQL files '{}' (as in falaj run queries) cannot be read", folder.display());
+        Error::new(Kind::Usage, text).because(cause)
+    };
+    for entry in std::fs::read_dir(folder).map_err(wrong)? {
+        let path = entry.map_err(wrong)?.path();
         if path.extension().is_none_or(|extension| extension != "sql") {
             continue;
         }
@@ -27,7 +29,7 @@ pub async fn read(folder: &Path) -> Result<Project> {
         files.push(SqlFile { path: path.display().to_string(), text });
     }
     if files.is_empty() {
-        return Err(Error::new(Kind::Usage, format!("{}: there is no .sql file in this folder", folder.display())));
+        return Err(Error::new(Kind::Usage, format!("there is no .sql file in the folder '{}'", folder.display())));
     }
     files.sort_by(|left, right| left.path.cmp(&right.path));
     Project::read(files).await

@@ -12,6 +12,7 @@ use crate::app::{self, Run, World};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::query::plan::Work;
+use crate::secrets::Secrets;
 use crate::sink::memory::Boards;
 use crate::status::Status;
 use crate::web::{WebState, serve};
@@ -46,6 +47,7 @@ pub async fn run(args: RunArgs, stop: watch::Receiver<bool>) -> Result<()> {
         Some(other) => return Err(Error::new(Kind::Usage, format!("--until '{other}': only 'latest' is known yet"))),
     };
     let project = project_dir::read(&args.folder).await?;
+    app::check(&project, Secrets::Needed).await?;
     let (status, boards) = (Status::default(), Boards::default());
     if !args.no_web {
         let listener = bind_pages(&project.settings().listen).await?;
@@ -96,7 +98,7 @@ pub fn serve_pages(listener: TcpListener, status: &Status, boards: &Boards, mut 
 /// Plans everything and says what each lane does. No network.
 pub async fn check(args: CheckArgs) -> Result<()> {
     let project = project_dir::read(&args.folder).await?;
-    for plan in app::check(&project).await? {
+    for plan in app::check(&project, Secrets::Optional).await? {
         let columns: Vec<&str> = plan.columns.iter().map(String::as_str).collect();
         let work = match &plan.work {
             Work::Rows(_) => "row by row".to_string(),

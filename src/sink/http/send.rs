@@ -11,10 +11,10 @@ use reqwest::{Client, Response};
 use super::gate::{Gate, Went};
 use super::options::{HttpOptions, IDEMPOTENCY_KEY};
 use super::outbox::Body;
+use crate::backoff::Backoff;
 use crate::batch::{DeadLetter, Stage};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
-use crate::sink::backoff::Backoff;
 
 /// Each wait between attempts lies between these, unless the other side names one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
 
+use crate::backoff::Backoff;
 use crate::error::{Error, Kind, Result};
 use crate::sink::Writer;
-use crate::sink::backoff::Backoff;
 
 /// How long Redis may take for one script; 5 000 members take some 10 ms, so this is a server that hangs.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -86,9 +86,9 @@ impl Connection {
             }
             let wait = backoff.wait();
             if began.elapsed() + wait > self.patience {
-                let tried = began.elapsed().as_secs();
+                let (tried, at) = (began.elapsed().as_secs(), self.client.get_connection_info().addr());
                 return Err(self
-                    .error(Kind::Unreachable, format!("Redis has not answered for {tried} s; it is tried again"))
+                    .error(Kind::Unreachable, format!("Redis at {at} has not answered for {tried} s; it is tried again"))
                     .because(error));
             }
             tracing::debug!(table = self.table, %error, "Redis did not answer; trying again");

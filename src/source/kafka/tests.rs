@@ -96,6 +96,7 @@ struct Topic {
 
 impl Topic {
     /// `None` when there is no broker to test with.
+    #[allow(clippy::disallowed_methods, reason = "tests reach servers by environment variables")]
     fn named(test: &str) -> Option<Self> {
         let brokers = std::env::var("KAFKA_BROKERS").ok()?;
         Some(Self { brokers, name: format!("falaj-test-{test}-{}", uuid::Uuid::now_v7()) })

@@ -1,4 +1,4 @@
-//! How long a sink waits before it tries again: twice as long each time, up to a bound, never all at the same moment.
+//! How long to wait before trying again: twice as long each time, up to a bound, never all at the same moment.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;

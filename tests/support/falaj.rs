@@ -1,0 +1,80 @@
+//! The `falaj` binary as a child of a test: what it says on stderr is read line by line, and it ends with the test.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a line or the end is waited for. Only a test that fails takes so long.
+const WAIT: Duration = Duration::from_secs(60);
+
+/// A command without the variables that the shipped queries name.
+pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_falaj"));
+    command.args(args).current_dir(folder);
+    for name in ["KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL", "PARTNER_URL", "FALAJ_LOG", "RUST_BACKTRACE"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// A running `falaj`.
+pub(crate) struct Falaj {
+    child: Child,
+    lines: Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Falaj {
+    /// Starts `command`.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let stderr = BufReader::new(child.stderr.take().unwrap());
+        let (send, lines) = sync_channel(100_000);
+        thread::spawn(move || stderr.lines().map_while(Result::ok).try_for_each(|line| send.send(line)));
+        Self { child, lines, said: Vec::new() }
+    }
+
+    /// Waits for a line with all of `words`, and gives it.
+    pub(crate) fn wait_for_line(&mut self, words: &[&str]) -> String {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    self.said.push(line.clone());
+                    if words.iter().all(|word| line.contains(word)) {
+                        return line;
+                    }
+                }
+                Err(_) => panic!("no line with {words:?} in:\n{}", self.said.join("\n")),
+            }
+        }
+    }
+
+    /// Asks it to stop, as an operator would.
+    pub(crate) fn terminate(&self) {
+        Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+    }
+
+    /// Waits for its end; gives everything that it has said.
+    pub(crate) fn end(mut self) -> (ExitStatus, String) {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.said.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("it does not end:\n{}", self.said.join("\n")),
+            }
+        }
+        (self.child.wait().unwrap(), self.said.join("\n"))
+    }
+}
+
+impl Drop for Falaj {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,4 @@
+//! What several test modules use.
+
+pub(crate) mod falaj;
+pub(crate) mod proxy;
