@@ -5,4 +5,5 @@ mod dead_letters;
 mod generate;
 mod http_sink;
 mod lookup_postgres;
+mod parquet_readers;
 mod redis_sink;
