@@ -7,4 +7,5 @@ mod generate;
 mod http_sink;
 mod lookup_postgres;
 mod parquet_readers;
+mod readme;
 mod redis_sink;
