@@ -1,9 +1,10 @@
-//! The command line: what can be typed, and which part of falaj it calls.
+//! The command line: what can be typed, and which part of falaj it calls. Every flag can be given by the environment, too:
+//! `--no-web` is `FALAJ_NO_WEB`.
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, Kind, Result};
@@ -36,7 +37,7 @@ enum Command {
 
 /// Runs what was typed; the exit code is 0 done, 1 failed while running, 2 wrong usage, 78 the SQL or settings are wrong.
 pub fn run() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no failures; clap knows which is which.
@@ -60,6 +61,22 @@ pub fn run() -> ExitCode {
             eprintln!("falaj: {}", error.chain());
             ExitCode::from(error.kind().exit_code())
         }
+    }
+}
+
+/// What can be typed, with the variables.
+fn command() -> clap::Command {
+    Cli::command().mut_subcommands(|command| command.mut_args(with_variable))
+}
+
+fn with_variable(arg: Arg) -> Arg {
+    match arg.get_long() {
+        Some(long) if arg.get_env().is_none() => {
+            let name = format!("FALAJ_{}", long.to_uppercase().replace('-', "_"));
+            // clap wants names that live as long as the process. There are some twenty, made once.
+            arg.env(&*name.leak())
+        }
+        _ => arg,
     }
 }
 
@@ -98,4 +115,21 @@ fn stop_signal() -> tokio::sync::watch::Receiver<bool> {
         std::process::exit(1);
     });
     receiver
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_flag_has_a_variable() {
+        command().debug_assert();
+        let command = command();
+        let run = command.find_subcommand("run").unwrap();
+        let no_web = run.get_arguments().find(|arg| arg.get_long() == Some("no-web")).unwrap();
+        assert_eq!(no_web.get_env().unwrap(), "FALAJ_NO_WEB");
+        for arg in command.get_subcommands().flat_map(clap::Command::get_arguments) {
+            assert_eq!(arg.get_long().is_some(), arg.get_env().is_some(), "{arg}");
+        }
+    }
 }

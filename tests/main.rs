@@ -2,11 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
 #![allow(clippy::disallowed_methods, reason = "tests reach servers by environment variables")]
 
+mod compose;
 mod dead_letters;
 mod generate;
 mod http_sink;
 mod layering;
 mod lookup_postgres;
+mod parquet_readers;
+mod readme;
 mod redis_sink;
 mod support;
 mod wrong_use;
