@@ -13,7 +13,7 @@ extensions_options! {
         /// The address of falaj's own pages; only loopback for now.
         pub listen: String, default = "127.0.0.1:8080".to_string()
         /// The bound of one source's log in memory, in bytes.
-        pub log_bytes_max: usize, default = 128 * 1024 * 1024
+        pub log_bytes_max: usize, default = 64 * 1024 * 1024
         /// The bound of one epoch of a lane that does not stage, in bytes of decoded input.
         pub epoch_bytes_max: usize, default = 16 * 1024 * 1024
         /// How many input records a windowed lane takes before it writes a snapshot of its state.
