@@ -41,6 +41,7 @@ const RATE_MAX: u64 = 20_000;
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// How long lanes may take at the end to read what was made.
 const DRAIN_MAX: Duration = Duration::from_secs(3);
+const DRAINED_FOR: Duration = Duration::from_millis(500);
 
 /// What `falaj demo` takes.
 #[derive(Debug, Args)]
@@ -97,7 +98,7 @@ pub async fn run(args: DemoArgs, mut stop: watch::Receiver<bool>) -> Result<()> 
 
     let began = Instant::now();
     let mut screen = Screen::start("falaj demo")?;
-    let mut draining: Option<Instant> = None;
+    let (mut draining, mut behind) = (None::<Instant>, began);
     while !lanes.is_finished() {
         let (left, footer) = left(&args, began, &page);
         screen.draw(&status.snapshot(), &boards.all(), &footer)?;
@@ -106,8 +107,11 @@ pub async fn run(args: DemoArgs, mut stop: watch::Receiver<bool>) -> Result<()> 
             made.stop();
             draining = Some(Instant::now());
         }
-        let drained = || status.snapshot().lanes.iter().all(|lane| lane.lag <= 0);
-        if draining.is_some_and(|since| drained() || since.elapsed() > DRAIN_MAX) {
+        if status.snapshot().lanes.iter().any(|lane| lane.lag > 0) || draining.is_none() {
+            behind = Instant::now();
+        }
+        // A lane says how far it is when it takes more, so one look is not enough.
+        if draining.is_some_and(|since| behind.elapsed() > DRAINED_FOR || since.elapsed() > DRAIN_MAX) {
             break;
         }
         let _ = tokio::time::timeout(DRAW_EVERY, stop.changed()).await;
