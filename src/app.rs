@@ -35,7 +35,7 @@ use crate::secrets::Secrets;
 use crate::sink::Sink;
 use crate::sink::files::{FilesOptions, FilesSink};
 use crate::sink::http::{HttpOptions, HttpSink};
-use crate::sink::memory::{Boards, MemorySink, Watched};
+use crate::sink::memory::{Boards, MemorySink, MemoryTables, Watched};
 use crate::sink::print::PrintSink;
 use crate::sink::redis::{RedisOptions, RedisSink};
 use crate::source::Source;
@@ -67,6 +67,8 @@ pub struct Inside {
     pub store: Arc<dyn CheckpointStore>,
     /// Stands for every folder that is written to.
     pub folder: PathBuf,
+    /// Where every sink's outputs are kept instead of being written (tests).
+    pub kept: Option<MemoryTables>,
 }
 
 /// Where [`World::Inside`] writes a table of files: in a folder of the table's name below `folder`.
@@ -268,7 +270,7 @@ impl OpenSource {
             let kind = SinkKind::of(&sink)?;
             let emit = emit_of(&sink, &kind)?;
             let roll = match &kind {
-                SinkKind::Files(files) => Some((files.roll_size_bytes, files.roll_interval)),
+                SinkKind::Files(files) if kept(run).is_none() => Some((files.roll_size_bytes, files.roll_interval)),
                 _ => None,
             };
             let parts = LaneParts {
@@ -411,6 +413,13 @@ fn emit_of(table: &TableDef, kind: &SinkKind) -> Result<Emit> {
     }
 }
 
+fn kept(run: &Run) -> Option<&MemoryTables> {
+    match &run.world {
+        World::Real => None,
+        World::Inside(inside) => inside.kept.as_ref(),
+    }
+}
+
 fn make_sink(kind: SinkKind, table: &TableDef, outbox: String, run: &Run) -> crate::lane::Make<Box<dyn Sink>> {
     let inside = matches!(run.world, World::Inside(_));
     let outbox = match &run.world {
@@ -420,7 +429,11 @@ fn make_sink(kind: SinkKind, table: &TableDef, outbox: String, run: &Run) -> cra
     let column = |option: &str| table.options.get(option).and_then(|name| table.schema.index_of(name).ok());
     let watched = column("member").zip(column("score"));
     let (name, boards) = (table.name.clone(), run.boards.clone());
+    let kept = kept(run).map(|tables| tables.of(&table.name));
     Box::new(move || {
+        if let Some(table) = &kept {
+            return Ok(Box::new(MemorySink::new(table.clone())));
+        }
         let sink: Box<dyn Sink> = match &kind {
             SinkKind::Redis(_) if inside => Box::new(MemorySink::forgetful()),
             SinkKind::Redis(options) => Box::new(RedisSink::new(options.clone())),

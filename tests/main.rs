@@ -5,6 +5,7 @@
 mod compose;
 mod dead_letters;
 mod generate;
+mod golden;
 mod http_sink;
 mod layering;
 mod lookup_postgres;

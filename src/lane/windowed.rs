@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
 use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, TimestampNanosecondType};
 
@@ -32,6 +32,8 @@ pub struct Windowed {
     /// Watermark and T.
     pub time: EventTime,
     shown: Option<Shown>,
+    /// The columns that name a row in its window.
+    key: Option<Vec<usize>>,
     board_is_empty: bool,
     records_since_snapshot: u64,
     snapshot_cost: Duration,
@@ -50,6 +52,7 @@ impl Windowed {
             state: WindowState::new(windows.cut.clone(), windows.spec),
             time: EventTime::new(parts.watermark),
             shown,
+            key: windows.key.clone(),
             board_is_empty: true,
             records_since_snapshot: 0,
             snapshot_cost: Duration::ZERO,
@@ -253,7 +256,7 @@ impl Windowed {
                 for end in self.state.ends(intent.watermark_before_ns.unwrap_or(i64::MIN), watermark) {
                     if let Some(rows) = self.state.result(end).await.map_err(failed)?.filter(|rows| rows.num_rows() > 0) {
                         let rows = to_sink(parts, rows)?;
-                        let ids = RowIds::Keys(keys(&parts.plan.name, end, &rows)?);
+                        let ids = RowIds::Keys(keys(&parts.plan.name, end, self.key.as_deref(), &rows)?);
                         outputs.push(Output::Rows { rows, ids });
                     }
                 }
@@ -409,20 +412,28 @@ fn failed(error: datafusion::error::DataFusionError) -> Error {
     own_error(&error).unwrap_or_else(|| Error::new(Kind::Bug, "the rows of a window could not be computed").because(error))
 }
 
-/// `lane/window end/key`, the key being every column that is not a measure of floating point.
-fn keys(lane: &str, end_ns: i64, rows: &RecordBatch) -> Result<StringArray> {
+/// `lane/window end/group key`: stable, so that a receiver can upsert. Without a key every column that is not a measure of
+/// floating point stands for it. A '/' in a value is `%2F`, a '%' is `%25`, NULL is a `%` alone.
+fn keys(lane: &str, end_ns: i64, key: Option<&[usize]>, rows: &RecordBatch) -> Result<StringArray> {
+    let is_key = |index: usize, column: &ArrayRef| match key {
+        Some(key) => key.contains(&index),
+        None => !column.data_type().is_floating(),
+    };
     let mut texts = Vec::new();
-    for column in rows.columns().iter().filter(|column| !column.data_type().is_floating()) {
+    for (_, column) in rows.columns().iter().enumerate().filter(|(index, column)| is_key(*index, column)) {
         texts.push(cast(column, &DataType::Utf8)?);
     }
     let texts: Vec<&StringArray> = texts.iter().map(|column| column.as_string::<i32>()).collect();
-    let key = |row: usize| {
-        let mut key = format!("{lane}/{end_ns}");
+    let id = |row: usize| {
+        let mut id = format!("{lane}/{end_ns}");
         for column in &texts {
-            key.push('/');
-            key.push_str(if column.is_null(row) { "" } else { column.value(row) });
+            id.push('/');
+            match column.is_null(row) {
+                true => id.push('%'),
+                false => id.push_str(&column.value(row).replace('%', "%25").replace('/', "%2F")),
+            }
         }
-        key
+        id
     };
-    Ok((0..rows.num_rows()).map(|row| Some(key(row))).collect())
+    Ok((0..rows.num_rows()).map(|row| Some(id(row))).collect())
 }

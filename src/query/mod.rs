@@ -6,6 +6,7 @@
 pub mod cell;
 pub mod cut;
 mod insert;
+mod key;
 pub mod plan;
 mod problem;
 pub mod project;

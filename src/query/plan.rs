@@ -14,6 +14,7 @@ use datafusion::prelude::SessionContext;
 use super::cell::Runner;
 use super::cut::{Cut, cut, leaf_of};
 use super::insert::checked_sink;
+use super::key::group_key;
 use super::problem::{at, sql_error};
 use super::project::{LaneSql, Project};
 use super::stream::{carry_offset, source_of, window_of};
@@ -74,6 +75,8 @@ pub struct Windows {
     pub cut: Cut,
     /// Says which rows the query would have used: their offsets. Run only over rows that come too late.
     pub used: Leaf,
+    /// The columns of the result that name a row's group; none if they do not tell all groups apart.
+    pub key: Option<Vec<usize>>,
 }
 
 /// Plans `lane`. `lookups` are the lookup tables by name, in memory; planning needs no network.
@@ -133,7 +136,7 @@ async fn plan_windows(
     let physical = physical(session, query).await?;
     let (cell, input) = leaf_of(&physical)?;
     let cut = cut(&physical, cell, &session.task_ctx())?;
-    Ok(Windows { spec, time_column, input, cut, used })
+    Ok(Windows { spec, time_column, input, cut, used, key: group_key(query, node) })
 }
 
 async fn leaf(session: &SessionContext, logical: &LogicalPlan) -> DfResult<Leaf> {

@@ -34,6 +34,17 @@ impl MemoryTable {
     }
 }
 
+/// The memory table of each sink, by name; made at the first call. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryTables(Arc<Mutex<BTreeMap<String, MemoryTable>>>);
+
+impl MemoryTables {
+    /// The table of the sink `name`.
+    pub fn of(&self, name: &str) -> MemoryTable {
+        self.0.lock().entry(name.to_string()).or_default().clone()
+    }
+}
+
 /// A sink over a [`MemoryTable`]; it remembers only what is visible, so that an epoch can be redone.
 pub struct MemorySink {
     table: MemoryTable,

@@ -60,12 +60,19 @@ impl MemorySource {
 
     /// Appends a record; `None` is a tombstone. A partition that does not exist takes nothing.
     pub fn push(&self, partition: usize, payload: Option<Vec<u8>>, appended_ms: i64) {
-        self.append(partition, Record::Data(payload, appended_ms));
+        self.append(partition, vec![Record::Data(payload, appended_ms)]);
+    }
+
+    /// Appends several records to a partition at once: a reader that waits gets them as one piece, so they are one epoch of a
+    /// lane that has nothing else to read.
+    pub fn push_all(&self, partition: usize, payloads: Vec<Vec<u8>>, appended_ms: i64) {
+        let records = payloads.into_iter().map(|payload| Record::Data(Some(payload), appended_ms));
+        self.append(partition, records.collect());
     }
 
     /// Leaves out an offset.
     pub fn push_gap(&self, partition: usize) {
-        self.append(partition, Record::Gap);
+        self.append(partition, vec![Record::Gap]);
     }
 
     /// Adds a partition after the last.
@@ -84,10 +91,10 @@ impl MemorySource {
         }
     }
 
-    fn append(&self, partition: usize, record: Record) {
+    fn append(&self, partition: usize, records: Vec<Record>) {
         let mut partitions = self.shared.partitions.lock();
         let Some(partition) = partitions.get_mut(partition) else { return };
-        partition.records.push_back(record);
+        partition.records.extend(records);
         while partition.records.len() > self.shared.retention_records {
             partition.records.pop_front();
             partition.first += 1;

@@ -81,6 +81,7 @@ pub async fn run(args: DemoArgs, mut stop: watch::Receiver<bool>) -> Result<()> 
         endpoint: format!("http://{}/engagements", receiver.addr()),
         store: Arc::new(MemoryStore::default()),
         folder: folder.to_path_buf(),
+        kept: None,
     };
     let run = Run {
         world: World::Inside(inside),

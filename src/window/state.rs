@@ -167,7 +167,8 @@ impl WindowState {
 
     /// Drops what no window that ends after `end_ns` can hold.
     pub fn forget(&mut self, end_ns: i64) {
-        let first_needed = end_ns.saturating_add(self.spec.slide_ns).saturating_sub(self.spec.size_ns);
+        // A watermark lies between two ends; the next window begins where its end says, not a slide after that.
+        let first_needed = self.spec.first_end(end_ns).saturating_sub(self.spec.size_ns);
         self.panes.drop_before(first_needed.div_euclid(self.spec.pane_ns()));
     }
 }
