@@ -84,7 +84,7 @@ impl Windowed {
         if segments.is_empty() && !tick && !self.would_wake(&ends, now_ns) {
             return Ok(false);
         }
-        let before = self.time.watermark();
+        let before = self.judged_by(&parts.emit);
         let mut taken = Taken::default();
         let mut touched = BTreeSet::new();
         parts.plan.time.set(now_ns);
@@ -129,6 +129,15 @@ impl Windowed {
         self.show(parts);
         self.maybe_snapshot(parts, open, &intent, false).await?;
         Ok(true)
+    }
+
+    /// The time by which the next rows are late. A `latest` board goes by T, which no event takes past the clock: one that comes
+    /// from a clock that runs ahead must not make all others late.
+    fn judged_by(&self, emit: &Emit) -> Option<i64> {
+        match (emit, self.time.board()) {
+            (Emit::Latest, Some(board)) => self.time.watermark().map(|watermark| watermark.min(board)),
+            _ => self.time.watermark(),
+        }
     }
 
     /// Whether a partition has become idle, so that the watermark would move without rows.
