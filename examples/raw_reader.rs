@@ -30,6 +30,7 @@ const SETTINGS: [(&str, &str); 8] = [
     ("fetch.queue.backoff.ms", "5"),
 ];
 
+#[allow(clippy::disallowed_methods, reason = "a tool of the bench, not part of falaj")]
 fn main() -> Result<(), Box<dyn Error>> {
     let topic = env::args().nth(1).ok_or("say which topic")?;
     let brokers = env::var("KAFKA_BROKERS").unwrap_or_else(|_| "localhost:9092".to_string());
