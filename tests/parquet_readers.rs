@@ -156,12 +156,13 @@ async fn written(format: &str) -> (TempDir, String) {
         ("lookups", ["'public.content'", &format!("'{name}.content'")]),
         ("enriched", ["", ""]),
         ("sinks", ["STORED AS PARQUET", &format!("STORED AS {format}")]),
-        // So small that partitions get several files.
-        ("sinks", ["'128MiB'", "'1MiB'"]),
+        // With the small epochs below, partitions get several files.
+        ("sinks", ["'128MiB'", "'16KiB'"]),
         ("bigquery", ["", ""]),
     ] {
         copy_query(file, replace, folder.path());
     }
+    std::fs::write(folder.path().join("queries/settings.sql"), "SET falaj.epoch_bytes_max = 65536;\n").unwrap();
     let falaj = env!("CARGO_BIN_EXE_falaj");
     output(Command::new(falaj).args(["run", "queries", "--until", "latest", "--no-web"]).current_dir(folder.path()));
 
