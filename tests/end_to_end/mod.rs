@@ -5,6 +5,7 @@ mod found;
 mod oracle;
 mod stopped;
 mod whole;
+mod windows;
 
 use falaj::tool::generate::{Contents, Event, Events, EventsSpec};
 

@@ -3,45 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use serde::Deserialize;
-
-use super::found::{self, assert_close, assert_same};
-use super::oracle::{Oracle, Row, Sums, Windows};
-use super::{PARTITIONS, boards, events, produce};
+use super::found::{self, assert_same};
+use super::oracle::{Oracle, Row};
+use super::{PARTITIONS, boards, events, produce, windows};
 use crate::support::project::Project;
 use crate::support::receiver::Receiver;
 
 const EVENTS: usize = 200_000;
-const WATERMARK_DELAY_MS: i64 = 5_000;
-const TEN_MINUTES_MS: i64 = 600_000;
-
-const WINDOW_TABLES: &str = "
-CREATE EXTERNAL TABLE of_content (
-  window_start TIMESTAMP, window_end TIMESTAMP, content_id VARCHAR, events BIGINT, timed BIGINT, duration_ms BIGINT, longest_ms BIGINT
-) STORED AS JSON LOCATION 'data/of_content/' OPTIONS ('emit' 'final');
-CREATE EXTERNAL TABLE of_type (
-  window_start TIMESTAMP, window_end TIMESTAMP, content_type VARCHAR, event_type VARCHAR,
-  events BIGINT, timed BIGINT, engaged_seconds DOUBLE, longest_ms BIGINT
-) STORED AS PARQUET LOCATION 'data/of_type/' OPTIONS ('emit' 'final');";
-
-const OF_CONTENT: &str = "
-INSERT INTO of_content
-SELECT window_start, window_end, content_id, count(*), count(duration_ms), sum(duration_ms), max(duration_ms)
-FROM hop(enriched, event_ts, INTERVAL '10 seconds', INTERVAL '10 minutes')
-GROUP BY window_start, window_end, content_id;";
-
-const OF_TYPE: &str = "
-INSERT INTO of_type
-SELECT window_start, window_end, content_type, event_type, count(*), count(duration_ms), sum(engagement_seconds), max(duration_ms)
-FROM hop(enriched, event_ts, INTERVAL '1 second', INTERVAL '10 minutes')
-GROUP BY window_start, window_end, content_type, event_type;";
-
 #[tokio::test]
 async fn two_hundred_thousand_events_become_exactly_what_plain_rust_makes_of_them() {
     let project = Project::new(PARTITIONS).await;
-    project.write("window_tables", WINDOW_TABLES);
-    project.write("of_content", OF_CONTENT);
-    project.write("of_type", OF_TYPE);
+    windows::write_queries(&project);
     let mut began = Instant::now();
     let mut took = |what: &str| {
         eprintln!("{what}: {:.1} s", began.elapsed().as_secs_f64());
@@ -69,66 +41,9 @@ async fn two_hundred_thousand_events_become_exactly_what_plain_rust_makes_of_the
     assert_same("HTTP", &expected, &found::received(&receiver, &project.name).await);
     took("HTTP");
 
-    let watermark_ms = oracle.watermark_ms(WATERMARK_DELAY_MS);
-    sixty_panes_are_exact(&project, &oracle.hop(10_000, TEN_MINUTES_MS, watermark_ms, |row| row.content_id.clone()));
+    windows::sixty_panes_are_exact(&project, &oracle);
     took("60 panes");
-    let key = |row: &Row| (row.content_type.clone(), row.event_type.clone());
-    six_hundred_panes_are_exact(&project, &oracle.hop(1_000, TEN_MINUTES_MS, watermark_ms, key));
+    windows::six_hundred_panes_are_exact(&project, &oracle);
     took("600 panes");
     project.finish().await;
-}
-
-type Found<K, V> = BTreeMap<(i64, K), V>;
-
-fn sixty_panes_are_exact(project: &Project, expected: &Windows<String>) {
-    #[derive(Deserialize)]
-    struct Window {
-        #[serde(deserialize_with = "found::time")]
-        window_start: i64,
-        #[serde(deserialize_with = "found::time")]
-        window_end: i64,
-        content_id: String,
-        events: i64,
-        timed: i64,
-        duration_ms: Option<i64>,
-        longest_ms: Option<i64>,
-    }
-    let mut found: Found<String, Sums> = BTreeMap::new();
-    for window in found::files(&project.path("data/of_content"), "json").iter().flat_map(|path| found::json::<Window>(path)) {
-        assert_eq!(window.window_start, window.window_end - TEN_MINUTES_MS);
-        let (events, timed) = (window.events, window.timed);
-        assert_eq!((window.duration_ms.is_some(), window.longest_ms.is_some()), (timed > 0, timed > 0));
-        let (duration_ms, longest_ms) = (window.duration_ms.unwrap_or(0), window.longest_ms.unwrap_or(0));
-        let before = found.insert((window.window_end, window.content_id), Sums { events, timed, duration_ms, longest_ms });
-        assert_eq!(before, None, "a window is final once");
-    }
-    assert!(expected.len() > 90, "{} windows", expected.len());
-    assert_same("60 panes", &flat(expected, |sums| *sums), &found);
-}
-
-fn six_hundred_panes_are_exact(project: &Project, expected: &Windows<(Option<String>, String)>) {
-    let (mut found, mut seconds) = (Found::new(), Found::new());
-    for columns in found::files(&project.path("data/of_type"), "parquet").iter().flat_map(|path| found::parquet(path)) {
-        let [start, end, content_type, event_type, events, timed, engaged, longest] =
-            <[_; 8]>::try_from(columns).unwrap().map(|(_, field)| field);
-        let end = found::long(&end).unwrap();
-        assert_eq!(found::long(&start), Some(end - TEN_MINUTES_MS));
-        let key = (end, (found::text(content_type), found::text(event_type).unwrap()));
-        let window = (found::long(&events).unwrap(), found::long(&timed).unwrap(), found::long(&longest));
-        assert_eq!(found.insert(key.clone(), window), None, "a window is final once");
-        seconds.insert(key, found::double(&engaged));
-    }
-    assert!(expected.len() > 900, "{} windows", expected.len());
-    let longest = |sums: &Sums| (sums.timed > 0).then_some(sums.longest_ms);
-    assert_same("600 panes", &flat(expected, |sums| (sums.events, sums.timed, longest(sums))), &found);
-    for (key, sums) in flat(expected, |sums| *sums) {
-        match seconds[&key] {
-            Some(found) => assert_close(sums.duration_ms as f64 / 1000.0, found, key),
-            None => assert_eq!(sums.timed, 0, "{key:?}"),
-        }
-    }
-}
-
-fn flat<K: Ord + Clone, V>(windows: &Windows<K>, value: impl Fn(&Sums) -> V) -> Found<K, V> {
-    windows.iter().flat_map(|(end, groups)| groups.iter().map(|(key, sums)| ((*end, key.clone()), value(sums)))).collect()
 }

@@ -96,9 +96,9 @@ impl Project {
         said
     }
 
-    /// Starts a run without an end; gives the address of its pages, too.
-    pub(crate) fn run(&self, partner: &str) -> (Falaj, String) {
-        let mut falaj = Falaj::start(self.command(&["run", "queries"]).env("PARTNER_URL", partner));
+    /// Starts a run; gives the address of its pages, too.
+    pub(crate) fn run(&self, partner: &str, more: &[&str]) -> (Falaj, String) {
+        let mut falaj = Falaj::start(self.command(&["run", "queries"]).args(more).env("PARTNER_URL", partner));
         let line = falaj.wait_for_line(&["the page is at http://"]);
         let page = line[line.find("http://").unwrap()..].trim_end().trim_end_matches('/').to_string();
         (falaj, page)
