@@ -1,6 +1,8 @@
 //! The whole way: the real binary on real Kafka, Postgres, Redis and HTTP, against an oracle that shares no code with the engine.
 
+mod bad_records;
 mod boards;
+mod contents;
 mod found;
 mod oracle;
 mod stopped;

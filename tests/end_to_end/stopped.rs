@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::oracle::{Oracle, Row};
 use super::{PARTITIONS, boards, events, found, produce, windows};
 use crate::support::falaj::Falaj;
-use crate::support::project::{Project, figure};
+use crate::support::project::{Project, lane, wait_until};
 use crate::support::receiver::Receiver;
 
 const EVENTS: usize = 60_000;
@@ -28,7 +28,7 @@ async fn a_run_that_is_stopped_half_way_and_continued_ends_as_one_that_was_not()
     // With an end, so that a lane that is ahead waits there: after the log's end T moves on with the clock.
     let until_latest = ["--until", "latest"];
     let (falaj, page) = project.run(&receiver.url, &until_latest);
-    while figure(&page, "top_content", "epoch").await < 2 {}
+    wait_until("the board moves", async || lane(&page, "top_content").await["epoch"].as_u64() > Some(1)).await;
     let said = stop(falaj);
     let (board, windows, files) = (records(&said, "top_content"), records(&said, "of_content"), records(&said, "bigquery"));
     eprintln!("stopped after {board} events on the board, {windows} in windows, {files} in Parquet");
@@ -36,7 +36,7 @@ async fn a_run_that_is_stopped_half_way_and_continued_ends_as_one_that_was_not()
     assert_eq!(found::enriched(&output).len(), files, "what is not committed is not to be seen");
 
     let (falaj, page) = project.run(&receiver.url, &until_latest);
-    while figure(&page, "partner", "epoch").await == 0 {}
+    wait_until("rows are sent", async || lane(&page, "partner").await["epoch"].as_u64() > Some(0)).await;
     stop(falaj);
     let half = receiver.rows().len();
     eprintln!("stopped after {half} rows were received");

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -129,17 +130,33 @@ impl Project {
     }
 }
 
-/// The figures of each lane, from the pages of a run.
-pub(crate) async fn lanes(page: &str) -> Vec<Value> {
+/// The figures of everything, from the pages of a run.
+async fn status(page: &str) -> Value {
     let answer = reqwest::get(format!("{page}/api/v1/status")).await.unwrap().text().await.unwrap();
-    let answer: Value = serde_json::from_str(&answer).unwrap();
-    answer["status"]["lanes"].as_array().unwrap().clone()
+    serde_json::from_str::<Value>(&answer).unwrap()["status"].take()
 }
 
-/// One figure of one lane.
-pub(crate) async fn figure(page: &str, lane: &str, figure: &str) -> u64 {
-    let lanes = lanes(page).await;
-    lanes.iter().find(|found| found["name"] == lane).and_then(|found| found[figure].as_u64()).unwrap_or(0)
+/// The figures of one lane; those of a lane that is not there are null.
+pub(crate) async fn lane(page: &str, name: &str) -> Value {
+    named(&status(page).await["lanes"], name)
+}
+
+/// The figures of one lookup table.
+pub(crate) async fn lookup(page: &str, name: &str) -> Value {
+    named(&status(page).await["lookups"], name)
+}
+
+fn named(figures: &Value, name: &str) -> Value {
+    figures.as_array().unwrap().iter().find(|found| found["name"] == name).cloned().unwrap_or_default()
+}
+
+/// Looks again and again until `reached`; `what` is for the message when it takes too long.
+pub(crate) async fn wait_until(what: &str, mut reached: impl AsyncFnMut() -> bool) {
+    let began = Instant::now();
+    while !reached().await {
+        assert!(began.elapsed() < Duration::from_secs(60), "waited in vain until {what}");
+        tokio::task::yield_now().await;
+    }
 }
 
 fn needed(variable: &str) -> String {

@@ -42,7 +42,7 @@ impl Receiver {
 
     /// What it counted, as its page says.
     pub(crate) async fn counts(&self) -> serde_json::Value {
-        let url = self.url.replace("engagements", "stats");
+        let url = self.url.replace("/engagements", "/stats");
         serde_json::from_str(&reqwest::get(url).await.unwrap().text().await.unwrap()).unwrap()
     }
 
