@@ -4,6 +4,7 @@ mod bad_records;
 mod boards;
 mod contents;
 mod found;
+mod live;
 mod oracle;
 mod stopped;
 mod whole;
