@@ -4,6 +4,7 @@
 
 mod compose;
 mod dead_letters;
+mod end_to_end;
 mod generate;
 mod golden;
 mod http_sink;
