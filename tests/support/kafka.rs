@@ -52,8 +52,7 @@ impl Topic {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
         admin(brokers).create_topics([&topic], &options).await.unwrap()[0].as_ref().unwrap();
-        let producer =
-            config(brokers).set("linger.ms", "1").set("queue.buffering.max.messages", "100000").create().unwrap();
+        let producer = config(brokers).set("linger.ms", "1").set("queue.buffering.max.messages", "100000").create().unwrap();
         Self { brokers: brokers.to_string(), name: name.to_string(), producer }
     }
 
@@ -63,9 +62,10 @@ impl Topic {
         base.key = record.key.as_deref();
         base.payload = record.payload.as_deref();
         if !record.headers.is_empty() {
-            base.headers = Some(record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
-                headers.insert(Header { key, value: value.as_deref() })
-            }));
+            base.headers =
+                Some(record.headers.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
+                    headers.insert(Header { key, value: value.as_deref() })
+                }));
         }
         while let Err((error, back)) = self.producer.send(base) {
             assert_eq!(error, KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull));
