@@ -277,6 +277,7 @@ impl OpenSource {
                 emit,
                 bounds: Bounds {
                     take_bytes_max: settings.epoch_bytes_max,
+                    linger: std::time::Duration::from_millis(settings.linger_ms),
                     roll,
                     snapshot_records: settings.snapshot_records as u64,
                 },

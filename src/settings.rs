@@ -16,6 +16,8 @@ extensions_options! {
         pub log_bytes_max: usize, default = 64 * 1024 * 1024
         /// The bound of one epoch of a lane that does not stage, in bytes of decoded input.
         pub epoch_bytes_max: usize, default = 16 * 1024 * 1024
+        /// How long a lane that has caught up rests after an epoch, in milliseconds, so that rows that come one by one share the next.
+        pub linger_ms: u64, default = 20
         /// How many input records a windowed lane takes before it writes a snapshot of its state.
         pub snapshot_records: usize, default = 5_000_000
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::LaneParts;
 use super::epoch::{Open, Taken};
+use super::pace::Pace;
 use super::windowed::Windowed;
 use super::{rows, snapshot};
 use crate::checkpoint::lane_log::{LaneLog, Recovered};
@@ -92,6 +93,7 @@ async fn drive(parts: &LaneParts) -> Result<()> {
         None => blocking_start(&parts.source, parts.start).await?,
     };
     let mut open = Open { log, sink, dead: None, positions, epoch: recovered.committed };
+    let mut pace = Pace::new(parts.bounds.take_bytes_max, parts.bounds.linger);
     match &parts.plan.work {
         Work::Rows(leaf) => {
             if let Some(intent) = recovered.open_intent() {
@@ -99,7 +101,7 @@ async fn drive(parts: &LaneParts) -> Result<()> {
             }
             let mut reader = begin(parts, &open);
             while !over(parts, &reader, false) {
-                let worked = rows::epoch(parts, leaf, &mut open, &mut reader).await?;
+                let worked = rows::epoch(parts, leaf, &mut open, &mut reader, &mut pace).await?;
                 open.log.purge().await?;
                 if !worked && over(parts, &reader, true) {
                     break;
@@ -111,7 +113,7 @@ async fn drive(parts: &LaneParts) -> Result<()> {
             let mut windowed = restore(parts, windows, &mut open, &recovered).await?;
             let mut reader = begin(parts, &open);
             while !over(parts, &reader, false) {
-                let worked = windowed.epoch(parts, windows, &mut open, &mut reader).await?;
+                let worked = windowed.epoch(parts, windows, &mut open, &mut reader, &mut pace).await?;
                 open.log.purge().await?;
                 if !worked && over(parts, &reader, true) {
                     break;

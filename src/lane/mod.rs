@@ -6,6 +6,7 @@
 pub mod driver;
 pub mod epoch;
 pub mod letters;
+mod pace;
 pub mod rows;
 mod snapshot;
 pub mod update;
@@ -58,6 +59,8 @@ pub struct WatermarkRules {
 pub struct Bounds {
     /// Bytes of decoded input that are taken at once.
     pub take_bytes_max: usize,
+    /// How long a lane rests after an epoch that left nothing to take.
+    pub linger: Duration,
     /// For sinks that roll files: an epoch goes on until the sink has written so many bytes, or so much time has passed.
     pub roll: Option<(u64, Duration)>,
     /// Input records between two snapshots of window state.

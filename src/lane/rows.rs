@@ -10,6 +10,7 @@ use arrow::datatypes::SchemaRef;
 
 use super::LaneParts;
 use super::epoch::{Open, Taken};
+use super::pace::Pace;
 use crate::batch::{DeadLetter, Output, RowIds, Segment, Stage};
 use crate::checkpoint::record::Intent;
 use crate::error::{Error, Kind, Result};
@@ -127,8 +128,8 @@ pub fn to_sink(parts: &LaneParts, rows: RecordBatch) -> Result<RecordBatch> {
 }
 
 /// Takes one epoch's segments and runs it to its commit. `false` when there was nothing to do.
-pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut LogReader) -> Result<bool> {
-    let mut segments = reader.take(parts.bounds.take_bytes_max, WAIT).await?;
+pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut LogReader, pace: &mut Pace) -> Result<bool> {
+    let mut segments = pace.take(reader, WAIT).await?;
     parts.status.lag.store(reader.behind(), Ordering::Relaxed);
     if segments.is_empty() {
         return Ok(false);
@@ -150,7 +151,8 @@ pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut
         if over || done {
             break;
         }
-        segments = reader.take(parts.bounds.take_bytes_max, WAIT).await?;
+        pace.done();
+        segments = pace.take(reader, WAIT).await?;
     }
     let intent = Intent {
         epoch,
@@ -163,6 +165,7 @@ pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut
     };
     open.finish(parts, intent, kept, taken).await?;
     open.log.needs_only_the_last();
+    pace.done();
     Ok(true)
 }
 

@@ -10,6 +10,7 @@ use arrow::compute::{cast, filter_record_batch};
 use arrow::datatypes::{DataType, TimestampNanosecondType};
 
 use super::epoch::{Open, Taken};
+use super::pace::Pace;
 use super::rows::{input_of, own_error, run_rows, to_sink};
 use super::update::Shown;
 use super::watermark::EventTime;
@@ -72,11 +73,12 @@ impl Windowed {
         windows: &Windows,
         open: &mut Open,
         reader: &mut LogReader,
+        pace: &mut Pace,
     ) -> Result<bool> {
         let slide = Duration::from_nanos(self.spec().slide_ns.unsigned_abs());
         let ticking = parts.emit == Emit::Latest && !self.board_is_empty;
         let wait = if ticking { slide.saturating_sub(self.last_epoch.elapsed()).min(WAIT) } else { WAIT };
-        let mut segments = reader.take(parts.bounds.take_bytes_max, wait).await?;
+        let mut segments = pace.take(reader, wait).await?;
         parts.status.lag.store(reader.behind(), Ordering::Relaxed);
         let mut ends = reader.at_log_end();
         let now_ns = parts.clock.now_ns();
@@ -101,7 +103,8 @@ impl Windowed {
             if done || passed_ns > self.spec().size_ns || began.elapsed() >= roll_interval {
                 break;
             }
-            segments = reader.take(parts.bounds.take_bytes_max, WAIT).await?;
+            pace.done();
+            segments = pace.take(reader, WAIT).await?;
             parts.status.lag.store(reader.behind(), Ordering::Relaxed);
             ends = reader.at_log_end();
         }
@@ -124,6 +127,7 @@ impl Windowed {
         let outputs = stage(open, intent.epoch, outputs).await?;
         self.records_since_snapshot += taken.records;
         open.finish(parts, intent.clone(), outputs, taken).await?;
+        pace.done();
         self.last_epoch = Instant::now();
         self.forget(&parts.emit);
         self.show(parts);

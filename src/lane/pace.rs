@@ -1,0 +1,59 @@
+//! How much a lane takes at once, and when it rests: a backlog makes large epochs, but none that lasts; rows that come one by one
+//! share an epoch.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::batch::Segment;
+use crate::error::Result;
+use crate::source::log::LogReader;
+
+/// What a lane begins with, and takes at least.
+const TAKE_BYTES_LEAST: usize = 256 << 10;
+/// An epoch that works longer than this is followed by smaller ones: a lane must be able to stop within seconds.
+const BUSY_MAX: Duration = Duration::from_secs(1);
+/// One that works less than this, by larger ones.
+const BUSY_LEAST: Duration = Duration::from_millis(250);
+
+/// The pace of one lane.
+#[derive(Debug)]
+pub struct Pace {
+    take_bytes: usize,
+    take_bytes_max: usize,
+    linger: Duration,
+    /// Since when the lane works on what it took.
+    began: Instant,
+    /// Until when it rests, because it had taken all that there was.
+    rests_until: Option<Instant>,
+    took_all: bool,
+}
+
+impl Pace {
+    /// Takes at most about `take_bytes_max`; rests for `linger` after work that left nothing to take.
+    pub fn new(take_bytes_max: usize, linger: Duration) -> Self {
+        let take_bytes = TAKE_BYTES_LEAST.min(take_bytes_max);
+        Self { take_bytes, take_bytes_max, linger, began: Instant::now(), rests_until: None, took_all: true }
+    }
+
+    /// Rests, then takes what there is: at once, or within `wait`. Dropping the future loses nothing.
+    pub async fn take(&mut self, reader: &mut LogReader, wait: Duration) -> Result<Vec<Arc<Segment>>> {
+        if let Some(until) = self.rests_until.take() {
+            tokio::time::sleep_until(until.into()).await;
+        }
+        let segments = reader.take(self.take_bytes, wait).await?;
+        self.began = Instant::now();
+        self.took_all = segments.iter().map(|segment| segment.bytes).sum::<usize>() < self.take_bytes;
+        Ok(segments)
+    }
+
+    /// What was taken last is done.
+    pub fn done(&mut self) {
+        let busy = self.began.elapsed();
+        self.rests_until = self.took_all.then(|| Instant::now() + self.linger);
+        if busy > BUSY_MAX {
+            self.take_bytes = (self.take_bytes / 2).max(TAKE_BYTES_LEAST).min(self.take_bytes_max);
+        } else if busy < BUSY_LEAST && !self.took_all {
+            self.take_bytes = (self.take_bytes * 2).min(self.take_bytes_max);
+        }
+    }
+}
