@@ -196,13 +196,16 @@ fn summary(project: &Project, status: &Status, made: &Made, receiver: &Receiver,
     let (events, malformed) = (made.events.load(Ordering::Relaxed), made.malformed.load(Ordering::Relaxed));
     let mut text = format!("{events} events in {:.1} s, {malformed} of them malformed on purpose\n", took.as_secs_f64());
     for lane in status.snapshot().lanes {
-        let ms = |us: u64| us as f64 / 1000.0;
-        let (p50, p99) = (ms(lane.latency_p50_us), ms(lane.latency_p99_us));
-        let _ = writeln!(
+        let _ = write!(
             text,
-            "  {:<24} {:>9} records  {:>9} rows out  {:>4} late  {:>4} dead  p50 {p50:.0} ms  p99 {p99:.0} ms",
+            "  {:<24} {:>9} records  {:>9} rows out  {:>4} late  {:>4} dead",
             lane.name, lane.records, lane.emitted, lane.late, lane.dead
         );
+        if lane.latency_p50_us > 0 {
+            let (p50_ms, p99_ms) = (lane.latency_p50_us / 1000, lane.latency_p99_us / 1000);
+            let _ = write!(text, "  visible after {p50_ms} ms (p99 {p99_ms} ms)");
+        }
+        text.push('\n');
     }
     let _ = writeln!(text, "the HTTP receiver took: {}", receiver.counts());
     for table in project.tables_of(Role::Sink).filter(|table| table.stored_as == "PARQUET") {

@@ -26,7 +26,7 @@ pub use options::KafkaOptions;
 use native::Consumer;
 
 /// How long one question to the broker may take. Long enough for a cold TLS connection, short enough to say what is wrong.
-const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A topic on some brokers. Holds no connection itself: each reader and each question has its own.
 #[derive(Debug, Clone)]

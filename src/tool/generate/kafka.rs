@@ -116,8 +116,11 @@ impl Sender {
                 job.poison.spoil(&mut payload);
                 self.send(&key, &payload, args)?;
             }
-            // At a rate this is also the pause until the next events are due.
-            self.producer.poll(if due == 0 { Duration::from_millis(1) } else { Duration::ZERO });
+            self.producer.poll(Duration::ZERO);
+            if args.rate.is_some() {
+                // Until the next events are due.
+                std::thread::sleep(Duration::from_millis(1));
+            }
             self.check(args)?;
             job.bar.set_position(job.made);
         }
