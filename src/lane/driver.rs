@@ -18,6 +18,7 @@ use crate::source::log::LogReader;
 use crate::source::{Source, Start};
 use crate::status::{LaneState, LaneStatus};
 
+const ROLL_LINGER: Duration = Duration::from_millis(100);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -93,7 +94,9 @@ async fn drive(parts: &LaneParts) -> Result<()> {
         None => blocking_start(&parts.source, parts.start).await?,
     };
     let mut open = Open { log, sink, dead: None, positions, epoch: recovered.committed };
-    let mut pace = Pace::new(parts.bounds.take_bytes_max, parts.bounds.linger);
+    // Nobody sees a file before it rolls, so its lane leaves the processor to those that are waited for.
+    let linger = if parts.bounds.roll.is_some() { ROLL_LINGER } else { parts.bounds.linger };
+    let mut pace = Pace::new(parts.bounds.take_bytes_max, linger);
     match &parts.plan.work {
         Work::Rows(leaf) => {
             if let Some(intent) = recovered.open_intent() {
