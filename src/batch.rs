@@ -177,8 +177,15 @@ impl Segment {
             dead: self.dead.iter().filter(|letter| letter.offset >= offset).cloned().collect(),
             tombstones: self.tombstones.iter().copied().filter(|&at| at >= offset).collect(),
             appended_ms: self.appended_ms,
-            bytes: self.bytes,
+            bytes: self.bytes * length / self.offsets.len().max(1),
         }
+    }
+
+    /// The first part of this segment, of about `bytes_max` (one row at least).
+    pub fn first_part(self: Arc<Self>, bytes_max: usize) -> Arc<Segment> {
+        let rows = self.rows.num_rows();
+        let kept = (rows as u128 * bytes_max as u128 / self.bytes.max(1) as u128).max(1) as usize;
+        if kept >= rows { self } else { Arc::new(self.to_offset(self.offsets.value(kept))) }
     }
 
     /// The part of this segment before `offset` (for a lane that redoes a span that ends inside it).
@@ -194,7 +201,7 @@ impl Segment {
             dead: self.dead.iter().filter(|letter| letter.offset < offset).cloned().collect(),
             tombstones: self.tombstones.iter().copied().filter(|&at| at < offset).collect(),
             appended_ms: self.appended_ms,
-            bytes: self.bytes,
+            bytes: self.bytes * length / self.offsets.len().max(1),
         }
     }
 }
@@ -297,6 +304,17 @@ mod tests {
         assert_eq!(merged[0].rows.column(0).as_primitive::<Int64Type>().values(), &[0, 1, 2, 4]);
         assert_eq!((merged[0].offsets.values().as_ref(), merged[0].records()), (&[0, 1, 2, 4][..], 5));
         assert!(Arc::ptr_eq(&merged[2], &taken[3]), "what is large is not copied");
+    }
+
+    #[test]
+    fn a_segment_is_taken_in_parts_of_about_so_many_bytes() {
+        let whole = Arc::new(Segment { bytes: 800, ..(*segment(0, 0..8, &[])).clone() });
+        let first = Arc::clone(&whole).first_part(250);
+        assert_eq!((first.span.to, first.records(), first.bytes), (2, 2, 200));
+        let rest = whole.from_offset(2);
+        assert_eq!((rest.records(), rest.bytes), (6, 600));
+        assert_eq!(Arc::new(rest).first_part(1).records(), 1, "one at least");
+        assert!(Arc::ptr_eq(&Arc::clone(&whole).first_part(800), &whole));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! [`driver`] is the loop and the one recovery path, [`epoch`] the protocol, [`rows`] and [`windowed`] are the two kinds of work,
 //! [`letters`] is the built-in lane that writes a source's undecodable records down. A lane knows ports, never adapters.
 
+mod absorb;
 pub mod driver;
 pub mod epoch;
 pub mod letters;

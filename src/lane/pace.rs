@@ -8,8 +8,10 @@ use crate::batch::Segment;
 use crate::error::Result;
 use crate::source::log::LogReader;
 
-/// What a lane begins with, and takes at least.
-const TAKE_BYTES_LEAST: usize = 256 << 10;
+/// What a lane begins with: some thousand records.
+const TAKE_BYTES_FIRST: usize = 256 << 10;
+/// What it takes at least, when even that is much work: some fifty records, each of which may end hundreds of windows.
+const TAKE_BYTES_LEAST: usize = 16 << 10;
 /// An epoch that works longer than this is followed by smaller ones: a lane must be able to stop within seconds.
 const BUSY_MAX: Duration = Duration::from_secs(1);
 /// One that works less than this, by larger ones.
@@ -31,7 +33,7 @@ pub struct Pace {
 impl Pace {
     /// Takes at most about `take_bytes_max`; rests for `linger` after work that left nothing to take.
     pub fn new(take_bytes_max: usize, linger: Duration) -> Self {
-        let take_bytes = TAKE_BYTES_LEAST.min(take_bytes_max);
+        let take_bytes = TAKE_BYTES_FIRST.min(take_bytes_max);
         Self { take_bytes, take_bytes_max, linger, began: Instant::now(), rests_until: None, took_all: true }
     }
 

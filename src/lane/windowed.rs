@@ -5,23 +5,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray};
-use arrow::compute::{cast, filter_record_batch};
-use arrow::datatypes::{DataType, TimestampNanosecondType};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::compute::cast;
+use arrow::datatypes::DataType;
 
 use super::epoch::{Open, Taken};
 use super::pace::Pace;
-use super::rows::{input_of, own_error, run_rows, to_sink};
+use super::rows::{own_error, to_sink};
 use super::update::Shown;
 use super::watermark::EventTime;
 use super::{Emit, LaneParts};
-use crate::batch::{DeadLetter, Output, RowIds, Segment, Stage};
+use crate::batch::{Output, RowIds, Segment};
 use crate::checkpoint::record::Intent;
 use crate::error::{Error, Kind, Result};
 use crate::query::plan::Windows;
 use crate::source::log::LogReader;
 use crate::window::spec::WindowSpec;
-use crate::window::state::{WindowState, last_column_offsets, time_bounds};
+use crate::window::state::WindowState;
 
 // How long an idle lane waits before it looks whether it should stop.
 const WAIT: Duration = Duration::from_millis(250);
@@ -32,7 +32,7 @@ pub struct Windowed {
     pub state: WindowState,
     /// Watermark and T.
     pub time: EventTime,
-    shown: Option<Shown>,
+    pub(super) shown: Option<Shown>,
     /// The columns that name a row in its window.
     key: Option<Vec<usize>>,
     board_is_empty: bool,
@@ -62,7 +62,7 @@ impl Windowed {
         }
     }
 
-    fn spec(&self) -> WindowSpec {
+    pub(super) fn spec(&self) -> WindowSpec {
         self.state.spec()
     }
 
@@ -123,8 +123,7 @@ impl Windowed {
             board_ns: self.time.board(),
             ..Intent::default()
         };
-        let outputs = self.emit(parts, &intent, &touched).await?;
-        let outputs = stage(open, intent.epoch, outputs).await?;
+        let outputs = self.emit(parts, open, &intent, &touched).await?;
         self.records_since_snapshot += taken.records;
         open.finish(parts, intent.clone(), outputs, taken).await?;
         pace.done();
@@ -151,117 +150,14 @@ impl Windowed {
         time.watermark() != self.time.watermark()
     }
 
-    /// Judges a segment's rows by the intent's times and absorbs the good ones.
-    #[allow(clippy::too_many_arguments, reason = "all of them belong to one epoch, which has no name of its own")]
-    async fn absorb(
+    /// What the sink is to show because of this epoch. A sink that stages gets each window at once, since they can be many.
+    async fn emit(
         &mut self,
         parts: &LaneParts,
-        windows: &Windows,
-        segment: &Segment,
-        watermark: Option<i64>,
-        now_ns: i64,
-        taken: &mut Taken,
-        touched: &mut BTreeSet<i64>,
-    ) -> Result<()> {
-        taken.add(segment);
-        if segment.rows.num_rows() == 0 {
-            return Ok(());
-        }
-        let missing = || Error::new(Kind::Bug, format!("the time column '{}' was not decoded", windows.time_column));
-        let column = segment.rows.column_by_name(&windows.time_column).ok_or_else(missing)?;
-        let times = column.as_primitive_opt::<TimestampNanosecondType>().ok_or_else(missing)?;
-        let earliest = watermark.map_or(i64::MIN, |watermark| self.spec().late_before(watermark));
-        let latest = self.time.latest_allowed(now_ns);
-        let (bounds, nulls) = time_bounds(times);
-        let all_good = !nulls && bounds.is_some_and(|(least, greatest)| least >= earliest && greatest <= latest);
-        let mut good = segment.clone();
-        if !all_good {
-            let keep: BooleanArray = times.iter().map(|at| Some(at.is_some_and(|at| earliest <= at && at <= latest))).collect();
-            let bad = split(segment, &arrow::compute::not(&keep)?)?;
-            self.refuse(parts, windows, &bad, earliest, taken).await?;
-            good = split(segment, &keep)?;
-        }
-        let rows = good.rows.num_rows();
-        if rows == 0 {
-            return Ok(());
-        }
-        let times = good.rows.column_by_name(&windows.time_column).ok_or_else(missing)?;
-        let times = times.as_primitive_opt::<TimestampNanosecondType>().ok_or_else(missing)?;
-        if let Some(greatest) = arrow::compute::max(times) {
-            self.time.absorb(segment.span.partition, greatest, now_ns);
-        }
-        if self.shown.is_some() {
-            touched.extend(times.values().iter().map(|at| self.spec().pane_start(*at)));
-        }
-        self.absorb_good(windows, good, taken).await
-    }
-
-    async fn absorb_good(&mut self, windows: &Windows, good: Segment, taken: &mut Taken) -> Result<()> {
-        // Halves of what SQL failed for, until the bad row stands alone.
-        let mut waiting = vec![good];
-        while let Some(segment) = waiting.pop() {
-            let rows = segment.rows.num_rows();
-            match self.state.absorb(input_of(&segment, &windows.input)?).await {
-                Ok(()) => taken.used += rows as u64,
-                Err(error) => {
-                    if let Some(ours) = own_error(&error) {
-                        return Err(ours);
-                    }
-                    let (partition, offset) = (segment.span.partition, segment.offsets.value(0));
-                    if rows == 1 {
-                        let message = error.strip_backtrace();
-                        taken.letters.push(DeadLetter { partition, offset, stage: Stage::Sql, code: "evaluation", message });
-                        continue;
-                    }
-                    waiting.push(part(&segment, rows / 2, rows - rows / 2));
-                    waiting.push(part(&segment, 0, rows / 2));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Late, far ahead, or without a time: dead letters, but only of rows that the query would have used.
-    async fn refuse(
-        &self,
-        parts: &LaneParts,
-        windows: &Windows,
-        bad: &Segment,
-        earliest: i64,
-        taken: &mut Taken,
-    ) -> Result<()> {
-        let partition = bad.span.partition;
-        let input = input_of(bad, &windows.used.input)?;
-        let before = taken.letters.len();
-        let used = run_rows(&windows.used, input, partition, &mut taken.letters).await?;
-        let used: BTreeSet<i64> = used.iter().flat_map(last_column_offsets).collect();
-        let times = bad
-            .rows
-            .column_by_name(&windows.time_column)
-            .and_then(|column| column.as_primitive_opt::<TimestampNanosecondType>());
-        let Some(times) = times else { return Ok(()) };
-        for (row, &offset) in bad.offsets.values().iter().enumerate().filter(|(_, offset)| used.contains(offset)) {
-            let (code, message) = if times.is_null(row) {
-                ("no_time", format!("'{}' is NULL, so the row belongs to no window", windows.time_column))
-            } else if times.value(row) < earliest {
-                ("late", "every window that holds the row is final".to_string())
-            } else {
-                (
-                    "ahead",
-                    format!(
-                        "the event time lies further ahead than 'watermark.max_ahead' of '{}' allows",
-                        parts.plan.source.name
-                    ),
-                )
-            };
-            taken.letters.push(DeadLetter { partition, offset, stage: Stage::Late, code, message });
-        }
-        taken.filtered += (bad.rows.num_rows() - (taken.letters.len() - before)) as u64;
-        Ok(())
-    }
-
-    /// What the sink is to show because of this epoch.
-    async fn emit(&mut self, parts: &LaneParts, intent: &Intent, touched: &BTreeSet<i64>) -> Result<Vec<Output>> {
+        open: &mut Open,
+        intent: &Intent,
+        touched: &BTreeSet<i64>,
+    ) -> Result<Vec<Output>> {
         match parts.emit {
             Emit::Final => {
                 let Some(watermark) = intent.watermark_ns else { return Ok(Vec::new()) };
@@ -270,7 +166,8 @@ impl Windowed {
                     if let Some(rows) = self.state.result(end).await.map_err(failed)?.filter(|rows| rows.num_rows() > 0) {
                         let rows = to_sink(parts, rows)?;
                         let ids = RowIds::Keys(keys(&parts.plan.name, end, self.key.as_deref(), &rows)?);
-                        outputs.push(Output::Rows { rows, ids });
+                        let output = Output::Rows { rows, ids };
+                        if open.sink.stages() { open.sink.write(intent.epoch, output).await? } else { outputs.push(output) }
                     }
                 }
                 Ok(outputs)
@@ -379,7 +276,7 @@ impl Windowed {
         touched: &BTreeSet<i64>,
     ) -> Result<()> {
         self.time.restore(&intent);
-        let outputs = if open.sink.stages() { Vec::new() } else { self.emit(parts, &intent, touched).await? };
+        let outputs = if open.sink.stages() { Vec::new() } else { self.emit(parts, open, &intent, touched).await? };
         open.redo(parts, intent, outputs, taken).await
     }
 
@@ -397,28 +294,6 @@ impl Windowed {
 
 fn all_at_end(ends: &[(i32, bool)]) -> bool {
     ends.iter().all(|(_, at_end)| *at_end)
-}
-
-/// Writes outputs to a sink that stages, before the intent; keeps them for one that does not.
-async fn stage(open: &mut Open, epoch: u64, outputs: Vec<Output>) -> Result<Vec<Output>> {
-    if !open.sink.stages() {
-        return Ok(outputs);
-    }
-    for output in outputs {
-        open.sink.write(epoch, output).await?;
-    }
-    Ok(Vec::new())
-}
-
-fn split(segment: &Segment, keep: &BooleanArray) -> Result<Segment> {
-    let offsets = arrow::compute::filter(&segment.offsets, keep)?;
-    let rows = filter_record_batch(&segment.rows, keep)?;
-    let offsets = offsets.as_primitive::<arrow::datatypes::Int64Type>().clone();
-    Ok(Segment { rows, offsets, ..segment.clone() })
-}
-
-fn part(segment: &Segment, from: usize, length: usize) -> Segment {
-    Segment { rows: segment.rows.slice(from, length), offsets: segment.offsets.slice(from, length), ..segment.clone() }
 }
 
 fn failed(error: datafusion::error::DataFusionError) -> Error {

@@ -6,22 +6,12 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::falaj::{Falaj, command};
 use super::kafka::Topic;
 
 const SHIPPED: [&str; 8] =
     ["sources", "lookups", "sinks", "enriched", "bigquery", "partner", "top_content", "top_content_seconds"];
-
-/// Whoever measures time holds it alone.
-static TURN: RwLock<()> = RwLock::const_new(());
-
-#[allow(dead_code, reason = "held, not read")]
-enum Turn {
-    Beside(RwLockReadGuard<'static, ()>),
-    Alone(RwLockWriteGuard<'static, ()>),
-}
 
 /// The folder, and the servers that it works with.
 pub(crate) struct Project {
@@ -34,21 +24,11 @@ pub(crate) struct Project {
     pub(crate) database_url: String,
     pub(crate) redis_url: String,
     folder: tempfile::TempDir,
-    _turn: Turn,
 }
 
 impl Project {
     /// A topic with `partitions`, an empty schema, and a copy of all shipped queries.
     pub(crate) async fn new(partitions: i32) -> Self {
-        Self::make(partitions, Turn::Beside(TURN.read().await)).await
-    }
-
-    /// The same for a test that measures time: no other project is there meanwhile.
-    pub(crate) async fn alone(partitions: i32) -> Self {
-        Self::make(partitions, Turn::Alone(TURN.write().await)).await
-    }
-
-    async fn make(partitions: i32, turn: Turn) -> Self {
         let (brokers, database_url, redis_url) = (needed("KAFKA_BROKERS"), needed("DATABASE_URL"), needed("REDIS_URL"));
         let name = format!("falaj_test_{}", uuid::Uuid::now_v7().simple());
         let topic = Topic::create(&brokers, &name, partitions).await;
@@ -57,7 +37,7 @@ impl Project {
         database.batch_execute(&format!("CREATE SCHEMA {name}; SET search_path = {name}")).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("queries")).unwrap();
-        let project = Self { name, topic, database, brokers, database_url, redis_url, folder, _turn: turn };
+        let project = Self { name, topic, database, brokers, database_url, redis_url, folder };
         for file in SHIPPED {
             let shipped = format!("{}/queries/{file}.sql", env!("CARGO_MANIFEST_DIR"));
             project.write(file, &std::fs::read_to_string(shipped).unwrap());

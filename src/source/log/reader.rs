@@ -32,8 +32,8 @@ impl LogReader {
         Self { shared, key, positions: from, last: -1, feed: None }
     }
 
-    /// The next segments after the lane's positions, which move over them: about `bytes_max` (one segment at least), in order
-    /// within a partition, the partitions in turn. Returns as soon as there is one; an empty `Vec` after `wait`.
+    /// The next segments after the lane's positions, which move over them: about `bytes_max` (of a larger segment, a part; a lane
+    /// that reads by itself gets it whole), in order within a partition, the partitions in turn. Returns as soon as there is one; an empty `Vec` after `wait`.
     ///
     /// `Err` when the source or the decoder has failed for good, once what was decoded before is taken; a source that cannot be
     /// reached is no error (see [`LogReader::waits_for`]). Dropping the future loses nothing.
@@ -164,6 +164,7 @@ impl LogReader {
             let after = tails.range((Bound::Excluded(self.last), Bound::Unbounded));
             for (&partition, tail) in after.chain(tails.range(..=self.last)) {
                 let Some(segment) = tail.next(self.positions.get(partition)) else { continue };
+                let segment = if taken.is_empty() { segment.first_part(bytes_max) } else { segment };
                 self.positions.advance(segment.span)?;
                 lane.at.advance(segment.span)?;
                 self.last = partition;
