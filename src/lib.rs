@@ -53,7 +53,7 @@
 //!
 //! Modules in the order in which data flows: [`source`] (and its [`source::log`]) → [`decode`] → [`lookup`] → [`query`] →
 //! [`window`] → [`lane`] → [`checkpoint`] → [`sink`], [`dead`]. Begin with [`lane`]: the loop is [`lane::driver`], the protocol
-//! [`lane::epoch`]. [`app`] puts adapters together and is the only file that names them; [`tool`] has one file for each command.
+//! [`lane::epoch`]. [`app`] puts adapters together and is the only module that names them; [`tool`] has one file for each command.
 //! The words that all share are in [`position`], [`batch`], [`error`], [`backoff`], [`table`], [`settings`],
 //! [`secrets`], [`clock`], [`status`].
 //! Skip [`web`] and [`tool`] at first.

@@ -1,0 +1,116 @@
+//! Tables into adapters: which sink a table is, when its lane emits, and how it is made.
+
+use super::{Run, World};
+use crate::error::Result;
+use crate::lane::Emit;
+use crate::lookup::postgres::PostgresLookup;
+use crate::query::tables::{Role, role};
+use crate::sink::Sink;
+use crate::sink::files::{FilesOptions, FilesSink};
+use crate::sink::http::{HttpOptions, HttpSink};
+use crate::sink::memory::{MemorySink, MemoryTables, Watched};
+use crate::sink::print::PrintSink;
+use crate::sink::redis::{RedisOptions, RedisSink};
+use crate::source::kafka::KafkaOptions;
+use crate::table::TableDef;
+
+pub(super) fn check_table(table: &TableDef) -> Result<()> {
+    match role(&table.stored_as, table.unbounded) {
+        Ok(Role::Source) => KafkaOptions::from_table(table).map(|_| ()),
+        Ok(Role::Lookup) => PostgresLookup::new(table).map(|_| ()),
+        Ok(Role::Sink) => emit_of(table, &SinkKind::of(table)?).map(|_| ()),
+        Err(text) => Err(table.error(text)),
+    }
+}
+
+/// An address that is not set must not make a check fail.
+pub(super) fn placeholder(mut table: TableDef) -> TableDef {
+    let scheme = if table.stored_as == "POSTGRES" { "postgres" } else { "redis" };
+    if let Some(url) = table.options.get_mut("url").filter(|url| url.as_str() == "unset") {
+        *url = format!("{scheme}://unset");
+    }
+    if table.stored_as == "HTTP" && table.location == "unset" {
+        table.location = "http://unset".to_string();
+    }
+    table
+}
+
+/// A sink's options, read.
+#[derive(Clone)]
+pub(super) enum SinkKind {
+    Redis(RedisOptions),
+    Files(FilesOptions),
+    Http(HttpOptions),
+    Print,
+}
+
+impl SinkKind {
+    pub(super) fn of(table: &TableDef) -> Result<Self> {
+        // When rows are emitted is for the lane to know; files say themselves that they take only what is final.
+        let mut bare = table.clone();
+        bare.options.remove("emit");
+        match table.stored_as.as_str() {
+            "REDIS" => RedisOptions::from_table(&bare).map(SinkKind::Redis),
+            "HTTP" => HttpOptions::from_table(&bare).map(SinkKind::Http),
+            "PRINT" => bare.options().finish().map(|()| SinkKind::Print),
+            _ => FilesOptions::from_table(table).map(SinkKind::Files),
+        }
+    }
+}
+
+pub(super) fn emit_of(table: &TableDef, kind: &SinkKind) -> Result<Emit> {
+    let boards = matches!(kind, SinkKind::Redis(redis) if redis.takes_boards());
+    let hash = matches!(kind, SinkKind::Redis(redis) if !redis.takes_boards());
+    let default = if boards {
+        "latest"
+    } else if hash {
+        "update"
+    } else {
+        "final"
+    };
+    let key = ["key", "member"].into_iter().find_map(|option| table.options.get(option));
+    let key = key.and_then(|key| table.schema.index_of(key).ok());
+    match table.options.get("emit").map_or(default, String::as_str) {
+        "final" => Ok(Emit::Final),
+        "latest" if boards || matches!(kind, SinkKind::Print) => Ok(Emit::Latest),
+        "update" if key.is_some() => Ok(Emit::Update { key: key.into_iter().collect() }),
+        "update" => Err(table.error("'emit' 'update' needs a sink with a key: STORED AS REDIS")),
+        "latest" => Err(table.error("'emit' 'latest' needs a leaderboard: STORED AS REDIS with 'type' 'zset'")),
+        other => Err(table.error(format!("option 'emit' is '{other}'; it must be one of final, update, latest"))),
+    }
+}
+
+pub(super) fn kept(run: &Run) -> Option<&MemoryTables> {
+    match &run.world {
+        World::Real => None,
+        World::Inside(inside) => inside.kept.as_ref(),
+    }
+}
+
+pub(super) fn make_sink(kind: SinkKind, table: &TableDef, outbox: String, run: &Run) -> crate::lane::Make<Box<dyn Sink>> {
+    let inside = matches!(run.world, World::Inside(_));
+    let outbox = match &run.world {
+        World::Real => outbox,
+        World::Inside(inside) => inside.folder.join("outbox").display().to_string(),
+    };
+    let column = |option: &str| table.options.get(option).and_then(|name| table.schema.index_of(name).ok());
+    let watched = column("member").zip(column("score"));
+    let (name, boards) = (table.name.clone(), run.boards.clone());
+    let kept = kept(run).map(|tables| tables.of(&table.name));
+    Box::new(move || {
+        if let Some(table) = &kept {
+            return Ok(Box::new(MemorySink::new(table.clone())));
+        }
+        let sink: Box<dyn Sink> = match &kind {
+            SinkKind::Redis(_) if inside => Box::new(MemorySink::forgetful()),
+            SinkKind::Redis(options) => Box::new(RedisSink::new(options.clone())),
+            SinkKind::Files(options) => Box::new(FilesSink::new(options.clone())),
+            SinkKind::Http(options) => Box::new(HttpSink::new(options.clone(), &outbox)),
+            SinkKind::Print => Box::new(PrintSink::default()),
+        };
+        Ok(match watched {
+            Some((member, score)) => Box::new(Watched::new(sink, boards.clone(), &name, member, score)),
+            None => sink,
+        })
+    })
+}
