@@ -19,8 +19,10 @@ const WARM_UP: usize = 5 * RATE_PER_SECOND as usize;
 const EVENTS: usize = WARM_UP + 15 * RATE_PER_SECOND as usize;
 /// Contents that are watched; they are among the first hundred from the warm-up on.
 const LEADERS: usize = 20;
-/// Between two looks at the board.
-const LOOK_EVERY: Duration = Duration::from_millis(2);
+/// A look takes so many places of the board; the watched contents are always among them.
+const LOOK_AT: isize = 50;
+/// Between two looks at the board: the looker must not take the processor from what it looks at.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// When each event is due, after the first.
 fn due(index: usize) -> Duration {
@@ -64,7 +66,7 @@ fn watch(redis_url: &str, key: &str, start: Instant, schedule: &[(usize, i32, Re
     let mut latencies = Vec::new();
     while !waiting.is_empty() {
         let board: Vec<(String, f64)> =
-            redis::cmd("ZRANGE").arg(key).arg(0).arg(-1).arg("WITHSCORES").query(&mut redis).unwrap();
+            redis::cmd("ZRANGE").arg(key).arg(0).arg(LOOK_AT - 1).arg("REV").arg("WITHSCORES").query(&mut redis).unwrap();
         let now = start.elapsed();
         for (content, score) in board {
             let Some(events) = waiting.get_mut(&content) else { continue };
