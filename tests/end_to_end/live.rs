@@ -15,7 +15,8 @@ use crate::support::project::{Project, lane, wait_until};
 use crate::support::receiver::Receiver;
 
 const RATE_PER_SECOND: u64 = 2_000;
-const WARM_UP: usize = 5 * RATE_PER_SECOND as usize;
+// The broker has just been started, and its JVM compiles what it runs.
+const WARM_UP: usize = 12 * RATE_PER_SECOND as usize;
 const EVENTS: usize = WARM_UP + 15 * RATE_PER_SECOND as usize;
 /// Contents that are watched; they are among the first hundred from the warm-up on.
 const LEADERS: usize = 20;
