@@ -17,14 +17,10 @@ const HALF_WAY: Range<usize> = 1..EVENTS;
 #[tokio::test]
 async fn a_run_that_is_stopped_half_way_and_continued_ends_as_one_that_was_not() {
     let project = Project::new(PARTITIONS).await;
-    // Small segments and small epochs everywhere, so that a stop finds every lane between many.
-    let small = "'kafka.queued.max.messages.kbytes' '256', 'kafka.fetch.message.max.bytes' '100000'";
-    project.replace("sources", "'format' 'json'", &format!("'format' 'json', {small}"));
+    // Small epochs everywhere, so that a stop finds every lane between many.
     project.replace("sinks", "'30s'", "'500ms'");
     project.write("settings", "SET falaj.listen = '127.0.0.1:0'; SET falaj.epoch_bytes_max = 200000;");
     windows::write_queries(&project);
-    // A thousand windows take a build without optimisation longer than a stop may take.
-    project.remove(&["of_type"]);
     let events = events(EVENTS);
     let oracle = Oracle::new(&events, &produce(&project, &events));
     let receiver = Receiver::start(project.path("received"));
@@ -53,6 +49,7 @@ async fn a_run_that_is_stopped_half_way_and_continued_ends_as_one_that_was_not()
     found::assert_same("Parquet", &expected, &found::enriched(&output));
     found::assert_same("HTTP", &expected, &found::received(&receiver, &project.name).await);
     windows::sixty_panes_are_exact(&project, &oracle);
+    windows::six_hundred_panes_are_exact(&project, &oracle);
     assert_eq!(project.topic.letters(), []);
     project.finish().await;
 }
