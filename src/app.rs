@@ -258,6 +258,7 @@ impl OpenSource {
                     linger: std::time::Duration::from_millis(settings.linger_ms),
                     roll,
                     snapshot_records: settings.snapshot_records as u64,
+                    records_kept: settings.records_kept,
                 },
                 watermark,
                 source: Arc::clone(&self.source),
@@ -287,6 +288,7 @@ impl OpenSource {
             status: run.status.lane(&name),
             until: self.until.clone(),
             stop: run.stop.clone(),
+            records_kept: settings.records_kept,
             name,
         };
         let stop = run.stop.clone();

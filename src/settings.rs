@@ -18,8 +18,10 @@ extensions_options! {
         pub epoch_bytes_max: usize, default = 16 * 1024 * 1024
         /// How long a lane that has caught up rests after an epoch, in milliseconds, so that rows that come one by one share the next.
         pub linger_ms: u64, default = 20
-        /// How many input records a windowed lane takes before it writes a snapshot of its state.
-        pub snapshot_records: usize, default = 5_000_000
+        /// How many input records a windowed lane takes before it writes what has changed of its state: what a restart reads again.
+        pub snapshot_records: usize, default = 500_000
+        /// How many old checkpoint records of each lane stay, for a person who wants to see what happened.
+        pub records_kept: u64, default = 16
     }
 }
 

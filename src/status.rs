@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
@@ -48,7 +49,50 @@ pub struct LaneStatus {
     pub state_bytes: AtomicU64,
     // Up to an hour at two digits: p99 is right to 1 %, in some 30 KiB. `None` only if the library refuses its own settings.
     latency: Mutex<Option<Histogram<u64>>>,
+    phases: Mutex<[PhaseTimes; 5]>,
+    /// How long writing the last snapshot took, µs; 0 before the first.
+    pub snapshot_us: AtomicU64,
+    /// The time that went into snapshots, µs.
+    pub snapshots_us: AtomicU64,
+    /// When the last snapshot was recorded, ms since 1970; 0 if never.
+    pub snapshot_at_ms: AtomicI64,
     text: Mutex<LaneText>,
+}
+
+/// What an epoch does, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Runs the query over what was taken, and writes what is staged; in an epoch that rolls files, with its waits for more.
+    Plan,
+    /// Makes what is staged durable.
+    Stage,
+    /// Makes the intent durable.
+    Intent,
+    /// Makes the result visible.
+    Apply,
+    /// Makes the commit durable.
+    Commit,
+}
+
+const PHASES: [(Phase, &str); 5] = [
+    (Phase::Plan, "plan"),
+    (Phase::Stage, "stage"),
+    (Phase::Intent, "intent"),
+    (Phase::Apply, "apply"),
+    (Phase::Commit, "commit"),
+];
+
+#[derive(Debug)]
+struct PhaseTimes {
+    total_us: u64,
+    // As for latency.
+    times: Option<Histogram<u64>>,
+}
+
+impl Default for PhaseTimes {
+    fn default() -> Self {
+        Self { total_us: 0, times: Histogram::new_with_max(3_600_000_000, 2).ok() }
+    }
 }
 
 #[derive(Debug, Default, Clone)]
@@ -109,6 +153,10 @@ impl Default for LaneStatus {
             panes: AtomicU64::new(0),
             state_bytes: AtomicU64::new(0),
             latency: Mutex::new(Histogram::new_with_max(3_600_000_000, 2).ok()),
+            phases: Mutex::default(),
+            snapshot_us: AtomicU64::new(0),
+            snapshots_us: AtomicU64::new(0),
+            snapshot_at_ms: AtomicI64::new(0),
             text: Mutex::new(LaneText::default()),
         }
     }
@@ -154,6 +202,35 @@ impl LaneStatus {
         }
     }
 
+    /// Notes how long a part of an epoch took.
+    pub fn record_phase(&self, phase: Phase, took: Duration) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let times = &mut self.phases.lock()[phase as usize];
+        times.total_us = times.total_us.saturating_add(took_us);
+        if let Some(histogram) = times.times.as_mut() {
+            histogram.saturating_record(took_us.max(1));
+        }
+    }
+
+    /// Notes a snapshot that is recorded.
+    pub fn note_snapshot(&self, took: Duration, at_ms: i64) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.snapshot_us.store(took_us, Ordering::Relaxed);
+        self.snapshots_us.fetch_add(took_us, Ordering::Relaxed);
+        self.snapshot_at_ms.store(at_ms, Ordering::Relaxed);
+    }
+
+    fn phase_snapshots(&self) -> BTreeMap<&'static str, PhaseSnapshot> {
+        let phases = self.phases.lock();
+        let of = |(phase, name): (Phase, &'static str)| {
+            let times = &phases[phase as usize];
+            let quantile = |q| times.times.as_ref().map_or(0, |times| times.value_at_quantile(q));
+            let count = times.times.as_ref().map_or(0, Histogram::len);
+            (name, PhaseSnapshot { count, total_us: times.total_us, p50_us: quantile(0.5), p99_us: quantile(0.99) })
+        };
+        PHASES.into_iter().map(of).collect()
+    }
+
     fn snapshot(&self, name: &str) -> LaneSnapshot {
         let text = self.text.lock().clone();
         let quantile = |q| self.latency.lock().as_ref().map_or(0, |h| h.value_at_quantile(q));
@@ -179,6 +256,10 @@ impl LaneStatus {
             state_bytes: get(&self.state_bytes),
             latency_p50_us: quantile(0.5),
             latency_p99_us: quantile(0.99),
+            phases: self.phase_snapshots(),
+            snapshot_us: get(&self.snapshot_us),
+            snapshots_us: get(&self.snapshots_us),
+            snapshot_at_ms: self.snapshot_at_ms.load(Ordering::Relaxed),
         }
     }
 }
@@ -241,6 +322,23 @@ pub struct LaneSnapshot {
     pub state_bytes: u64,
     pub latency_p50_us: u64,
     pub latency_p99_us: u64,
+    pub phases: BTreeMap<&'static str, PhaseSnapshot>,
+    pub snapshot_us: u64,
+    pub snapshots_us: u64,
+    pub snapshot_at_ms: i64,
+}
+
+/// How long one part of a lane's epochs has taken.
+#[derive(Debug, Clone, Serialize)]
+pub struct PhaseSnapshot {
+    /// How often.
+    pub count: u64,
+    /// All together, µs.
+    pub total_us: u64,
+    /// Half of them took no longer, µs.
+    pub p50_us: u64,
+    /// All but one in a hundred took no longer, µs.
+    pub p99_us: u64,
 }
 
 /// A copy of a [`LookupStatus`]; the fields mean the same.

@@ -31,6 +31,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("batch", Words),
     ("clock", Words),
     ("error", Words),
+    ("failpoint", Words),
     ("position", Words),
     ("secrets", Words),
     ("settings", Words),
@@ -55,6 +56,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("window", Core),
     ("checkpoint", Port),
     ("checkpoint::lane_log", Core),
+    ("checkpoint::read", Core),
     ("checkpoint::record", Core),
     ("checkpoint::local", Adapter),
     ("checkpoint::memory", StandIn),
@@ -109,7 +111,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio::fs", &["checkpoint::local", "dead::folder", "sink::files", "sink::http", "tool"]),
     ("std::net", &["web", "tool"]),
     ("tokio::net", &["web", "tool"]),
-    ("std::env", &["secrets"]),
+    ("std::env", &["secrets", "failpoint"]),
 ];
 
 const LINES_MAX: usize = 500;

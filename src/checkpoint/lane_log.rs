@@ -1,41 +1,36 @@
-//! One lane's log of records: claimed, read, appended, purged.
+//! One lane's log of records: claimed, appended, purged. [`read`](super::read) says what a claim finds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::CheckpointStore;
-use super::record::{Entry, Intent, Record, Snapshot, VERSION, hash_hex};
+use super::read::{self, Needs, Recovered, record_name};
+use super::record::{Entry, Intent, Record, Snapshot, StateFile, VERSION, hash_hex};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::sink::Writer;
 
-// Records kept behind the one that recovery needs, for a person who wants to see what happened.
-const RECORDS_KEPT: u64 = 16;
-
-/// What a lane finds when it claims its log.
-#[derive(Debug, Clone, Default)]
-pub struct Recovered {
-    /// The newest snapshot of the window state.
-    pub snapshot: Option<Snapshot>,
-    /// All intents after that snapshot, in order; without a snapshot, all that are still there.
-    pub intents: Vec<Intent>,
-    /// The last committed epoch; 0 before the first.
-    pub committed: u64,
-}
-
-impl Recovered {
-    /// The last intent, if its epoch is not committed.
-    pub fn open_intent(&self) -> Option<&Intent> {
-        self.intents.last().filter(|intent| intent.epoch > self.committed)
-    }
-}
+/// Records are removed so many at a time, so that a purge is worth its calls.
+const PURGE_RECORDS: u64 = 64;
+/// Claims that are never purged, with the restarts that wrote them: whoever sleeps through more of them than this, and wakes, may
+/// find the number of its next record free again.
+const CLAIMS_KEPT: usize = 1024;
 
 /// The log, claimed by this process.
 pub struct LaneLog {
     store: Arc<dyn CheckpointStore>,
     writer: Writer,
     next: u64,
+    /// The first record of the run without a gap; before it stand only claims.
     oldest: u64,
+    old_claims: Vec<u64>,
     needed_from: u64,
+    records_kept: u64,
+    /// The newest snapshot and the one before, each with the first record that goes with it.
+    snapshots: Vec<(u64, Snapshot)>,
+    /// Every state file that there is.
+    state_files: BTreeSet<String>,
+    purging: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl LaneLog {
@@ -45,49 +40,33 @@ impl LaneLog {
         if store.create("lineage.json", format!("{{\"lineage\":\"{fresh}\"}}\n").into_bytes()).await? {
             return Ok(fresh);
         }
-        #[derive(serde::Deserialize)]
-        struct Lineage {
-            lineage: String,
-        }
-        let bytes = store.read("lineage.json").await?.unwrap_or_default();
-        let lineage: Lineage = serde_json::from_slice(&bytes).map_err(|cause| {
-            Error::new(Kind::Corrupt, "the checkpoint's lineage.json is torn; put back a copy of the folder").because(cause)
-        })?;
-        Ok(lineage.lineage)
+        read::lineage(store).await?.ok_or_else(|| Error::new(Kind::Corrupt, "the checkpoint's lineage.json has vanished"))
     }
 
-    /// Reads the log of `lane` and appends a claim to it: whoever drove it before loses its next record.
-    pub async fn claim(store: Arc<dyn CheckpointStore>, lineage: &str, lane: &str, clock: &Clock) -> Result<(Self, Recovered)> {
-        let names = store.list(lane).await?;
-        let mut numbers: Vec<u64> = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
-        numbers.sort_unstable();
-        check_gaps(lane, &numbers)?;
-        let mut recovered = Recovered::default();
-        let mut incarnation = 0;
-        let mut needed_from = 0;
-        for &number in &numbers {
-            let name = record_name(lane, number);
-            let bytes = store.read(&name).await?.unwrap_or_default();
-            let record = Record::decode(&bytes, &name, lineage, lane, number)?;
-            incarnation = incarnation.max(record.incarnation);
-            for entry in record.entries {
-                match entry {
-                    Entry::Claim { .. } => {}
-                    Entry::Intent(intent) => recovered.intents.push(intent),
-                    Entry::Commit { epoch } => recovered.committed = recovered.committed.max(epoch),
-                    Entry::Snapshot(snapshot) => {
-                        recovered.intents.retain(|intent| intent.epoch > snapshot.epoch);
-                        recovered.committed = recovered.committed.max(snapshot.epoch);
-                        recovered.snapshot = Some(snapshot);
-                        needed_from = number;
-                    }
-                }
-            }
-        }
-        let writer = Writer { lineage: lineage.to_string(), lane: lane.to_string(), incarnation: incarnation + 1 };
-        let next = numbers.last().map_or(0, |last| last + 1);
-        let oldest = numbers.first().copied().unwrap_or(0);
-        let mut log = Self { store, writer, next, oldest, needed_from };
+    /// Reads the log of `lane` and appends a claim to it: whoever drove it before loses its next record. `records_kept` old
+    /// records stay when a purge could remove them.
+    pub async fn claim(
+        store: Arc<dyn CheckpointStore>,
+        lineage: &str,
+        lane: &str,
+        clock: &Clock,
+        needs: Needs,
+        records_kept: u64,
+    ) -> Result<(Self, Recovered)> {
+        let recovered = read::recover(store.as_ref(), lineage, lane, needs).await?;
+        let writer = Writer { lineage: lineage.to_string(), lane: lane.to_string(), incarnation: recovered.incarnation + 1 };
+        let mut log = Self {
+            store,
+            writer,
+            next: recovered.next,
+            oldest: recovered.oldest,
+            old_claims: recovered.old_claims.clone(),
+            needed_from: recovered.snapshots.first().map_or(recovered.oldest, |(from, _)| *from),
+            records_kept,
+            snapshots: recovered.snapshots.clone(),
+            state_files: recovered.state_files.clone(),
+            purging: None,
+        };
         log.append(vec![Entry::Claim { at_ms: clock.now_ms() }]).await?;
         Ok((log, recovered))
     }
@@ -95,6 +74,11 @@ impl LaneLog {
     /// Who writes: the lineage, the lane and this claim.
     pub fn writer(&self) -> &Writer {
         &self.writer
+    }
+
+    /// The number of the next record.
+    pub fn next(&self) -> u64 {
+        self.next
     }
 
     /// Appends a record; durable when it returns. `Err(Fenced)`: somebody else claimed the lane.
@@ -109,42 +93,45 @@ impl LaneLog {
         };
         let name = record_name(&self.writer.lane, self.next);
         if !self.store.create(&name, record.encode()?).await? {
-            let text = format!(
-                "another process has claimed lane '{}' (record {} is there already); this one stops",
-                self.writer.lane, self.next
-            );
-            return Err(Error::new(Kind::Fenced, text));
+            return Err(self.fenced());
         }
         self.next += 1;
         Ok(())
     }
 
-    /// Writes a snapshot's file, then the record that names it.
-    pub async fn snapshot(&mut self, intent: &Intent, bytes: Vec<u8>) -> Result<()> {
-        let file = format!("state-{:020}-{}.arrow", intent.epoch, self.writer.incarnation);
-        let (size_bytes, hash) = (bytes.len() as u64, hash_hex(&bytes));
-        if !self.store.create(&format!("{}/{file}", self.writer.lane), bytes).await? {
-            return Err(Error::new(
-                Kind::Fenced,
-                format!("the snapshot {file} is there already; another process drives this lane"),
-            ));
+    /// `Err(Fenced)` when somebody else has claimed the lane since this process wrote last.
+    pub async fn check_claim(&self) -> Result<()> {
+        match self.store.read(&record_name(&self.writer.lane, self.next)).await? {
+            None => Ok(()),
+            Some(_) => Err(self.fenced()),
         }
-        let snapshot = Snapshot { epoch: intent.epoch, intent: intent.clone(), file, size_bytes, hash };
-        let at = self.next;
-        self.append(vec![Entry::Snapshot(snapshot)]).await?;
-        self.needed_from = at;
-        Ok(())
     }
 
-    /// The bytes of a snapshot, checked.
-    pub async fn read_snapshot(&self, snapshot: &Snapshot) -> Result<Vec<u8>> {
-        let name = format!("{}/{}", self.writer.lane, snapshot.file);
-        let bytes = self.store.read(&name).await?.unwrap_or_default();
-        if bytes.len() as u64 != snapshot.size_bytes || hash_hex(&bytes) != snapshot.hash {
-            let text = format!("the snapshot {name} is missing, torn or changed; put back a copy of the checkpoint folder");
-            return Err(Error::new(Kind::Corrupt, text));
+    fn fenced(&self) -> Error {
+        let text = format!(
+            "another process has claimed lane '{}' (record {} is there already); this one stops",
+            self.writer.lane, self.next
+        );
+        Error::new(Kind::Fenced, text)
+    }
+
+    /// What writes state files of this claim, beside the log.
+    pub fn state_writer(&self) -> StateWriter {
+        StateWriter { store: Arc::clone(&self.store), writer: self.writer.clone() }
+    }
+
+    /// Appends the record of a snapshot whose files are all written. `from` is the first record after the snapshot's epoch.
+    pub async fn snapshot(&mut self, snapshot: Snapshot, from: u64) -> Result<()> {
+        let from = from.min(self.next);
+        self.append(vec![Entry::Snapshot(snapshot.clone())]).await?;
+        self.state_files.extend(snapshot.files.iter().map(|file| file.file.clone()));
+        self.snapshots.push((from, snapshot));
+        // The one before stays, for the case that a file of the newest is torn.
+        if self.snapshots.len() > 2 {
+            self.snapshots.remove(0);
         }
-        Ok(bytes)
+        self.needed_from = self.snapshots[0].0;
+        Ok(())
     }
 
     /// For lanes without state: from here on nothing before the last commit is needed.
@@ -152,38 +139,75 @@ impl LaneLog {
         self.needed_from = self.next.saturating_sub(2);
     }
 
-    /// Removes what recovery no longer needs. Called now and then, outside an epoch.
-    pub async fn purge(&mut self) -> Result<()> {
-        let keep_from = self.needed_from.saturating_sub(RECORDS_KEPT);
-        // In batches, so that a purge costs little and is worth its calls.
-        if keep_from < self.oldest + 64 {
-            return Ok(());
+    /// Removes what recovery no longer needs, in the background. Called now and then, outside an epoch.
+    pub fn purge(&mut self) {
+        let keep_from = self.needed_from.saturating_sub(self.records_kept);
+        if keep_from < self.oldest + PURGE_RECORDS || self.purging.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
         }
-        let lane = &self.writer.lane;
-        let names = self.store.list(lane).await?;
-        let newest_state = names.iter().filter(|name| name.starts_with("state-")).max().cloned();
-        let states = names.iter().filter(|name| name.starts_with("state-") && Some(*name) != newest_state.as_ref());
-        let mut old: Vec<String> = states.map(|name| format!("{lane}/{name}")).collect();
-        old.extend((self.oldest..keep_from).map(|number| record_name(lane, number)));
-        self.store.remove(old).await?;
+        let needed =
+            |name: &String| self.snapshots.iter().flat_map(|(_, snapshot)| &snapshot.files).any(|file| file.file == *name);
+        let (kept, old): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut self.state_files).into_iter().partition(needed);
+        self.state_files = kept;
+        let files = old.iter().map(|name| format!("{}/{name}", self.writer.lane)).collect();
+        let too_many = self.old_claims.len().saturating_sub(CLAIMS_KEPT);
+        let mut numbers: Vec<u64> = self.old_claims.drain(..too_many).collect();
+        numbers.extend(self.oldest..keep_from);
         self.oldest = keep_from;
-        Ok(())
+        let (store, writer) = (Arc::clone(&self.store), self.writer.clone());
+        self.purging = Some(tokio::spawn(async move {
+            if let Err(error) = remove(store.as_ref(), &writer, &numbers, too_many, files).await {
+                tracing::debug!("lane '{}' could not remove old records: {}", writer.lane, error.chain());
+            }
+        }));
     }
 }
 
-fn check_gaps(lane: &str, numbers: &[u64]) -> Result<()> {
-    match numbers.windows(2).find(|pair| pair[1] != pair[0] + 1) {
-        None => Ok(()),
-        Some(pair) => {
-            let name = record_name(lane, pair[0] + 1);
-            let text = format!(
-                "the checkpoint record {name} is missing; put back a copy of the folder, or move it away to begin a new lineage"
-            );
-            Err(Error::new(Kind::Corrupt, text))
+/// Removes records, oldest first, and files. A claim stays (but for the first `too_many`, which are known to be claims): it holds
+/// the number that a process which slept since then would write next.
+async fn remove(
+    store: &dyn CheckpointStore,
+    writer: &Writer,
+    numbers: &[u64],
+    too_many: usize,
+    files: Vec<String>,
+) -> Result<()> {
+    let mut names = Vec::with_capacity(numbers.len());
+    for (index, &number) in numbers.iter().enumerate() {
+        let name = record_name(&writer.lane, number);
+        let bytes = store.read(&name).await?.unwrap_or_default();
+        let record = Record::decode(&bytes, &name, &writer.lineage, &writer.lane, number);
+        let claims = record.is_ok_and(|record| record.entries.iter().any(|entry| matches!(entry, Entry::Claim { .. })));
+        if !claims || index < too_many {
+            names.push(name);
         }
     }
+    crate::failpoint::hit(&writer.lane, "purge");
+    names.extend(files);
+    store.remove(names).await
 }
 
-fn record_name(lane: &str, number: u64) -> String {
-    format!("{lane}/{number:020}.json")
+/// Writes files of window state, while the log goes on.
+pub struct StateWriter {
+    store: Arc<dyn CheckpointStore>,
+    writer: Writer,
+}
+
+impl StateWriter {
+    /// Writes the panes that have changed up to the epoch of `intent`.
+    pub async fn write(&self, intent: &Intent, bytes: Vec<u8>, panes: Vec<(i64, i64)>) -> Result<StateFile> {
+        let file = format!("state-{:020}-{}.arrow", intent.epoch, self.writer.incarnation);
+        let (size_bytes, hash) = (bytes.len() as u64, hash_hex(&bytes));
+        if !self.store.create(&format!("{}/{file}", self.writer.lane), bytes).await? {
+            let text = format!("the snapshot {file} is there already; another process drives this lane");
+            return Err(Error::new(Kind::Fenced, text));
+        }
+        crate::failpoint::hit(&self.writer.lane, "snapshot.written");
+        Ok(StateFile { file, size_bytes, hash, panes })
+    }
+
+    /// The bytes of a file, checked.
+    pub async fn read(&self, file: &StateFile) -> Result<Vec<u8>> {
+        read::state_file(self.store.as_ref(), &self.writer.lane, file).await
+    }
 }

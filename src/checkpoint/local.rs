@@ -7,11 +7,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use super::CheckpointStore;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint;
+
+/// A file under another name that is so old was left by a process that died.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// The folder.
 #[derive(Debug)]
@@ -33,7 +38,8 @@ impl CheckpointStore for LocalStore {
         let path = self.folder.join(name);
         let count = self.temporary.fetch_add(1, Ordering::Relaxed);
         let temporary = path.with_extension(format!("{}-{count}.temporary", std::process::id()));
-        blocking(move || create(&path, &temporary, &bytes).map_err(|cause| failed("written", &path, cause))).await
+        let lane = name.split('/').next().unwrap_or_default().to_string();
+        blocking(move || create(&lane, &path, &temporary, &bytes).map_err(|cause| failed("written", &path, cause))).await
     }
 
     async fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
@@ -71,13 +77,16 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
     done.unwrap_or_else(|cause| Err(Error::new(Kind::Bug, "a checkpoint's file work was broken off").because(cause)))
 }
 
-fn create(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<bool> {
+fn create(lane: &str, path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<bool> {
     let folder = path.parent().unwrap_or(Path::new("."));
     if !folder.is_dir() {
         create_folders(folder)?;
     }
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(temporary)?;
-    let written = file.write_all(bytes).and_then(|()| file.sync_all());
+    let written = file.write_all(bytes).and_then(|()| {
+        failpoint::hit(lane, "record.written");
+        file.sync_all()
+    });
     let linked = written.and_then(|()| match fs::hard_link(temporary, path) {
         Ok(()) => Ok(true),
         Err(cause) if cause.kind() == ErrorKind::AlreadyExists => Ok(false),
@@ -86,6 +95,7 @@ fn create(path: &Path, temporary: &Path, bytes: &[u8]) -> io::Result<bool> {
     let removed = fs::remove_file(temporary);
     let linked = linked?;
     removed?;
+    failpoint::hit(lane, "record.linked");
     File::open(folder)?.sync_all()?;
     Ok(linked)
 }
@@ -99,6 +109,7 @@ fn create_folders(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// The names; what a process that died left half-written is cleared away.
 fn list(folder: &Path) -> io::Result<Vec<String>> {
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -107,9 +118,12 @@ fn list(folder: &Path) -> io::Result<Vec<String>> {
     };
     let mut names = Vec::new();
     for entry in entries {
-        let name = entry?.file_name().to_string_lossy().into_owned();
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
         if !name.ends_with(".temporary") {
             names.push(name);
+        } else if entry.metadata().and_then(|file| file.modified())?.elapsed().is_ok_and(|age| age > ABANDONED) {
+            let _ = fs::remove_file(entry.path());
         }
     }
     names.sort();

@@ -1,10 +1,12 @@
 //! What survives a process: for each lane one log of records 0, 1, 2 …, each created only if it does not exist.
 //!
-//! [`record`] says what stands in a record, [`lane_log`] reads and appends them, [`local`] and [`memory`] keep them.
+//! [`record`] says what stands in a record, [`read`] finds what a lane needs to go on, [`lane_log`] claims, appends and purges,
+//! [`local`] and [`memory`] keep the bytes.
 
 pub mod lane_log;
 pub mod local;
 pub mod memory;
+pub mod read;
 pub mod record;
 
 use async_trait::async_trait;

@@ -10,7 +10,7 @@ use crate::position::{Positions, Span};
 use crate::sink::Staged;
 
 /// The version of the format that this build writes, and the only one that it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// One record. Its number is its name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub enum Entry {
         /// The epoch.
         epoch: u64,
     },
-    /// The state as of an epoch is in a file of its own.
+    /// The state as of an epoch is in files of its own.
     Snapshot(Snapshot),
 }
 
@@ -82,19 +82,28 @@ pub struct Intent {
     pub staged: Vec<Staged>,
 }
 
-/// A snapshot of window state.
+/// A snapshot of window state. Later epochs may have been committed before its record was written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
     /// The state is that after this epoch's commit.
     pub epoch: u64,
     /// That epoch's intent: positions and times.
     pub intent: Intent,
-    /// The file, and what it must be.
+    /// The files with its panes: the ones that changed are in the last, the others where an earlier snapshot put them.
+    pub files: Vec<StateFile>,
+}
+
+/// A file of window state, and what it must be.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StateFile {
+    /// Its name in the lane's folder.
     pub file: String,
     /// Its size.
     pub size_bytes: u64,
     /// XXH3-64 of its bytes, in hex.
     pub hash: String,
+    /// The panes for which it counts, as runs `[from, to)` of pane indexes. It may hold others, of which a later file has more.
+    pub panes: Vec<(i64, i64)>,
 }
 
 #[derive(Serialize, Deserialize)]

@@ -7,11 +7,13 @@ use std::time::Duration;
 use super::LaneParts;
 use super::epoch::{Open, Taken};
 use super::pace::Pace;
+use super::rows;
 use super::windowed::Windowed;
-use super::{rows, snapshot};
-use crate::checkpoint::lane_log::{LaneLog, Recovered};
-use crate::checkpoint::record::Intent;
+use crate::checkpoint::lane_log::{LaneLog, StateWriter};
+use crate::checkpoint::read::{Needs, Recovered};
+use crate::checkpoint::record::{Intent, Snapshot};
 use crate::error::{Action, Error, Kind, Result};
+use crate::failpoint;
 use crate::position::Positions;
 use crate::query::plan::{Windows, Work};
 use crate::source::log::LogReader;
@@ -82,14 +84,17 @@ pub async fn blocking_start(source: &Arc<dyn Source>, start: Start) -> Result<Po
 
 async fn drive(parts: &LaneParts) -> Result<()> {
     let store = Arc::clone(&parts.store);
-    let (log, recovered) = LaneLog::claim(store, &parts.lineage, &parts.plan.name, &parts.clock).await?;
+    let name = &parts.plan.name;
+    let needs = if matches!(parts.plan.work, Work::Rows(_)) { Needs::LastEpoch } else { Needs::State };
+    let claim = LaneLog::claim(store, &parts.lineage, name, &parts.clock, needs, parts.bounds.records_kept);
+    let (log, recovered) = claim.await?;
+    failpoint::hit(name, "claimed");
     let mut sink = (parts.make_sink)()?;
     let visible = sink.open(log.writer()).await?;
     check_age(parts, &recovered, visible)?;
     let keep = recovered.open_intent().map(|intent| intent.staged.clone()).unwrap_or_default();
     sink.discard(&keep).await?;
-    let last = recovered.intents.last().or(recovered.snapshot.as_ref().map(|snapshot| &snapshot.intent));
-    let positions = match last {
+    let positions = match recovered.last() {
         Some(intent) => intent.positions.clone(),
         None => blocking_start(&parts.source, parts.start).await?,
     };
@@ -105,7 +110,7 @@ async fn drive(parts: &LaneParts) -> Result<()> {
             let mut reader = begin(parts, &open);
             while !over(parts, &reader, false) {
                 let worked = rows::epoch(parts, leaf, &mut open, &mut reader, &mut pace).await?;
-                open.log.purge().await?;
+                open.log.purge();
                 if !worked && over(parts, &reader, true) {
                     break;
                 }
@@ -117,7 +122,7 @@ async fn drive(parts: &LaneParts) -> Result<()> {
             let mut reader = begin(parts, &open);
             while !over(parts, &reader, false) {
                 let worked = windowed.epoch(parts, windows, &mut open, &mut reader, &mut pace).await?;
-                open.log.purge().await?;
+                open.log.purge();
                 if !worked && over(parts, &reader, true) {
                     break;
                 }
@@ -130,7 +135,7 @@ async fn drive(parts: &LaneParts) -> Result<()> {
                 board_ns: windowed.time.board(),
                 ..Intent::default()
             };
-            windowed.maybe_snapshot(parts, &mut open, &intent, true).await
+            windowed.last_snapshot(parts, &mut open, &intent).await
         }
     }
 }
@@ -164,20 +169,18 @@ fn check_age(parts: &LaneParts, recovered: &Recovered, visible: Option<u64>) -> 
     }
 }
 
-/// Loads the newest snapshot, absorbs the spans of later intents again, and finishes an epoch that was left open.
+/// Loads the newest snapshot that is whole, absorbs the spans of later intents again, and finishes an epoch that was left open.
 async fn restore(parts: &LaneParts, windows: &Windows, open: &mut Open, recovered: &Recovered) -> Result<Windowed> {
     let mut windowed = Windowed::new(parts, windows);
-    if let Some(taken) = &recovered.snapshot {
-        let bytes = open.log.read_snapshot(taken).await?;
-        for (pane, states) in snapshot::decode(&bytes)? {
-            let restored = windowed.state.restore(pane, states).await;
-            restored.map_err(|cause| Error::new(Kind::Corrupt, "a snapshot does not fit the query").because(cause))?;
-        }
+    let (from_epoch, snapshot) = newest_whole(parts, windows, &open.log.state_writer(), recovered, &mut windowed).await?;
+    if let Some(taken) = snapshot {
         windowed.stand_at(&taken.intent, 0, &parts.emit);
     }
-    let from = first_positions(&recovered.intents);
+    failpoint::hit(&parts.plan.name, "recovery.loaded");
+    let intents = recovered.intents_after(from_epoch)?;
+    let from = first_positions(intents);
     let mut replay = if from.is_empty() { None } else { Some(parts.log.replay(&from)?) };
-    for intent in &recovered.intents {
+    for intent in intents {
         let is_open = intent.epoch > recovered.committed;
         if is_open {
             windowed.remember_shown(parts).await?;
@@ -190,6 +193,7 @@ async fn restore(parts: &LaneParts, windows: &Windows, open: &mut Open, recovere
         }
         let records = taken.records;
         if is_open {
+            failpoint::hit(&parts.plan.name, "recovery.absorbed");
             windowed.redo(parts, open, intent.clone(), taken, &touched).await?;
         }
         windowed.stand_at(intent, records, &parts.emit);
@@ -198,6 +202,26 @@ async fn restore(parts: &LaneParts, windows: &Windows, open: &mut Open, recovere
         windowed.remember_shown(parts).await?;
     }
     Ok(windowed)
+}
+
+/// Puts the newest snapshot whose files are whole into `windowed`; gives its epoch, 0 when there is none at all.
+async fn newest_whole<'r>(
+    parts: &LaneParts,
+    windows: &Windows,
+    reader: &StateWriter,
+    recovered: &'r Recovered,
+    windowed: &mut Windowed,
+) -> Result<(u64, Option<&'r Snapshot>)> {
+    for (index, (_, snapshot)) in recovered.snapshots.iter().enumerate().rev() {
+        let Err(torn) = windowed.load(reader, snapshot).await else { return Ok((snapshot.epoch, Some(snapshot))) };
+        let before = if index == 0 { 0 } else { recovered.snapshots[index - 1].1.epoch };
+        if torn.kind() != Kind::Corrupt || recovered.intents_after(before).is_err() {
+            return Err(torn);
+        }
+        tracing::warn!("lane '{}' goes back to epoch {before}: {}", parts.plan.name, torn.chain());
+        *windowed = Windowed::new(parts, windows);
+    }
+    Ok((0, None))
 }
 
 fn first_positions(intents: &[Intent]) -> Positions {

@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use super::LaneParts;
+use super::guard::while_claimed;
 use crate::batch::{DeadLetter, Output, Segment};
 use crate::checkpoint::lane_log::LaneLog;
 use crate::checkpoint::record::{Entry, Intent};
 use crate::dead::DeadLetters;
 use crate::error::Result;
+use crate::failpoint;
 use crate::position::{Positions, Span};
 use crate::sink::{Applied, Sink};
+use crate::status::Phase;
 
 /// What a lane holds while it runs: all of it is dropped and made anew after an error.
 pub struct Open {
@@ -42,6 +46,8 @@ pub struct Taken {
     pub used: u64,
     /// Rows that the query left out.
     pub filtered: u64,
+    /// When its first segment came.
+    pub began: Option<Instant>,
     /// When its newest record was appended, ms since 1970.
     pub appended_ms: i64,
 }
@@ -49,6 +55,7 @@ pub struct Taken {
 impl Taken {
     /// Notes that `segment` belongs to the epoch.
     pub fn add(&mut self, segment: &Segment) {
+        self.began.get_or_insert_with(Instant::now);
         let span = self.spans.entry(segment.span.partition).or_insert(segment.span);
         span.to = segment.span.to;
         self.records += segment.records();
@@ -72,37 +79,34 @@ impl Open {
     /// Runs an epoch to its end. `intent` has everything but what is staged; `outputs` are what a sink that does not stage is
     /// to show (a sink that stages has been written already).
     pub async fn finish(&mut self, parts: &LaneParts, mut intent: Intent, outputs: Vec<Output>, taken: Taken) -> Result<()> {
+        let name = &parts.plan.name;
+        if let Some(began) = taken.began {
+            parts.status.record_phase(Phase::Plan, began.elapsed());
+        }
         intent.letters = taken.letters.len() as u64;
+        let staging = Instant::now();
         if self.sink.stages() {
+            failpoint::hit(name, "seal.before");
             intent.staged = self.sink.seal(intent.epoch).await?;
+            parts.status.record_phase(Phase::Stage, staging.elapsed());
         }
+        failpoint::hit(name, "intent.before");
+        let deciding = Instant::now();
         self.log.append(vec![Entry::Intent(intent.clone())]).await?;
-        let applied = if self.sink.stages() {
-            self.sink.apply(intent.epoch, &intent.staged).await?
-        } else {
-            self.show(&intent, outputs).await?
-        };
-        self.conclude(parts, intent, applied, taken).await
+        parts.status.record_phase(Phase::Intent, deciding.elapsed());
+        failpoint::hit(name, "intent.after");
+        self.redo(parts, intent, outputs, taken).await
     }
 
-    async fn show(&mut self, intent: &Intent, outputs: Vec<Output>) -> Result<Applied> {
-        if outputs.is_empty() {
-            return Ok(Applied::default());
-        }
-        for output in outputs {
-            self.sink.write(intent.epoch, output).await?;
-        }
-        self.sink.seal(intent.epoch).await?;
-        self.sink.apply(intent.epoch, &[]).await
-    }
-
-    /// Finishes an epoch that a crash left between intent and commit.
+    /// The part of an epoch after its intent: also what finishes one that a crash left between intent and commit.
     pub async fn redo(&mut self, parts: &LaneParts, intent: Intent, outputs: Vec<Output>, taken: Taken) -> Result<()> {
-        let applied = if self.sink.stages() {
-            self.sink.apply(intent.epoch, &intent.staged).await?
-        } else {
-            self.show(&intent, outputs).await?
-        };
+        let applying = Instant::now();
+        let stages = self.sink.stages();
+        let applied = while_claimed(&self.log, apply(self.sink.as_mut(), &intent, outputs)).await?;
+        if stages || applied.rows > 0 {
+            parts.status.record_phase(Phase::Apply, applying.elapsed());
+        }
+        failpoint::hit(&parts.plan.name, "apply.after");
         self.conclude(parts, intent, applied, taken).await
     }
 
@@ -114,8 +118,12 @@ impl Open {
         letters.extend(applied.refused);
         if !letters.is_empty() {
             self.bury(parts, intent.epoch, &letters).await?;
+            failpoint::hit(&parts.plan.name, "letters.after");
         }
+        let committing = Instant::now();
         self.log.append(vec![Entry::Commit { epoch: intent.epoch }]).await?;
+        status.record_phase(Phase::Commit, committing.elapsed());
+        failpoint::hit(&parts.plan.name, "commit.after");
         self.sink.committed(intent.epoch, &intent.staged).await?;
         self.epoch = intent.epoch;
         self.positions = intent.positions;
@@ -151,4 +159,19 @@ impl Open {
         self.dead = Some(dead);
         Ok(())
     }
+}
+
+/// Makes an epoch visible: what is staged, or `outputs` for a sink that does not stage.
+async fn apply(sink: &mut dyn Sink, intent: &Intent, outputs: Vec<Output>) -> Result<Applied> {
+    if sink.stages() {
+        return sink.apply(intent.epoch, &intent.staged).await;
+    }
+    if outputs.is_empty() {
+        return Ok(Applied::default());
+    }
+    for output in outputs {
+        sink.write(intent.epoch, output).await?;
+    }
+    sink.seal(intent.epoch).await?;
+    sink.apply(intent.epoch, &[]).await
 }

@@ -10,10 +10,12 @@ use super::Make;
 use crate::batch::DeadLetter;
 use crate::checkpoint::CheckpointStore;
 use crate::checkpoint::lane_log::LaneLog;
+use crate::checkpoint::read::Needs;
 use crate::checkpoint::record::{Entry, Intent};
 use crate::clock::Clock;
 use crate::dead::DeadLetters;
 use crate::error::Result;
+use crate::failpoint;
 use crate::position::{Positions, Span};
 use crate::sink::Writer;
 use crate::source::log::Log;
@@ -33,6 +35,8 @@ pub struct LettersParts {
     pub source: Arc<dyn Source>,
     /// Its log.
     pub log: Arc<Log>,
+    /// Old checkpoint records that stay.
+    pub records_kept: u64,
     /// Where it begins without a checkpoint.
     pub start: Start,
     /// Where the letters go.
@@ -53,7 +57,10 @@ pub struct LettersParts {
 
 /// Runs until it is stopped, has reached `until`, or fails.
 pub async fn drive(parts: &LettersParts) -> Result<()> {
-    let (mut log, recovered) = LaneLog::claim(Arc::clone(&parts.store), &parts.lineage, &parts.name, &parts.clock).await?;
+    let (store, kept) = (Arc::clone(&parts.store), parts.records_kept);
+    let claim = LaneLog::claim(store, &parts.lineage, &parts.name, &parts.clock, Needs::LastEpoch, kept);
+    let (mut log, recovered) = claim.await?;
+    failpoint::hit(&parts.name, "claimed");
     let mut dead: Option<Box<dyn DeadLetters>> = None;
     let last = recovered.intents.last().cloned();
     let mut epoch = recovered.committed;
@@ -99,10 +106,12 @@ pub async fn drive(parts: &LettersParts) -> Result<()> {
                 ..Intent::default()
             };
             log.append(vec![Entry::Intent(intent)]).await?;
+            failpoint::hit(&parts.name, "intent.after");
             write(parts, &mut dead, log.writer(), epoch, &letters).await?;
+            failpoint::hit(&parts.name, "letters.after");
             log.append(vec![Entry::Commit { epoch }]).await?;
             log.needs_only_the_last();
-            log.purge().await?;
+            log.purge();
             parts.status.epoch.store(epoch, Ordering::Relaxed);
             parts.status.emitted.fetch_add(letters.len() as u64, Ordering::Relaxed);
             committed = Instant::now();

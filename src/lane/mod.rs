@@ -6,6 +6,7 @@
 mod absorb;
 pub mod driver;
 pub mod epoch;
+mod guard;
 pub mod letters;
 mod pace;
 pub mod rows;
@@ -66,6 +67,8 @@ pub struct Bounds {
     pub roll: Option<(u64, Duration)>,
     /// Input records between two snapshots of window state.
     pub snapshot_records: u64,
+    /// Old checkpoint records that stay.
+    pub records_kept: u64,
 }
 
 /// Makes something anew after each recovery.

@@ -1,48 +1,256 @@
-//! Window state as Arrow IPC: each batch is a part of one pane, with the pane's index as a first column.
+//! Snapshots of window state: which panes are in which file, when to write one, and how it is read back.
+//!
+//! A snapshot writes the panes that have changed since the one before, in a task of its own while epochs go on: panes are lists of
+//! immutable batches, so taking them costs a few pointers. Its record follows when the file is durable. In the file each batch
+//! of Arrow IPC is one pane, with the pane's index as a first column.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
+use tokio::task::JoinHandle;
 
+use super::LaneParts;
+use crate::checkpoint::lane_log::{LaneLog, StateWriter};
+use crate::checkpoint::record::{Intent, Snapshot, StateFile};
 use crate::error::{Error, Kind, Result};
-use crate::window::panes::Panes;
+use crate::failpoint;
+use crate::window::panes::{PaneStates, Panes};
 
-/// The bytes of all panes; empty when there is none.
-pub(super) fn encode(panes: &Panes) -> Result<Vec<u8>> {
+/// A snapshot may take a part of the time that is one in so many: 3 %.
+const COST_SHARE: u32 = 33;
+/// Epochs between two snapshots at most: their records are read at the next start, in some 50 µs each.
+const EPOCHS_MAX: u64 = 1000;
+
+/// The snapshots of one lane.
+#[derive(Default)]
+pub(super) struct Snapshots {
+    /// What each file counts for, as of the last snapshot.
+    files: Vec<StateFile>,
+    writing: Option<Writing>,
+    records: u64,
+    epochs: u64,
+    cost: Duration,
+    last: Option<Instant>,
+}
+
+/// A snapshot whose file is being written.
+struct Writing {
+    intent: Intent,
+    /// The first record after its epoch.
+    from: u64,
+    /// Panes before this one were gone.
+    first_pane: i64,
+    task: JoinHandle<Result<(Option<StateFile>, Duration)>>,
+}
+
+impl Snapshots {
+    /// Stands where a snapshot that was read stands.
+    pub(super) fn stand_at(&mut self, files: Vec<StateFile>) {
+        self.files = files;
+    }
+
+    /// Notes records that were absorbed after the last snapshot, in one epoch.
+    pub(super) fn absorbed(&mut self, records: u64) {
+        self.records += records;
+        self.epochs += 1;
+    }
+
+    /// Between two epochs, the last of which is `intent`: records a snapshot that is written by now, and begins one when reading
+    /// again would take long and writing has not taken more than 3 % of the time.
+    pub(super) async fn advance(
+        &mut self,
+        parts: &LaneParts,
+        log: &mut LaneLog,
+        intent: &Intent,
+        panes: &mut Panes,
+    ) -> Result<()> {
+        if self.writing.as_ref().is_some_and(|writing| writing.task.is_finished()) {
+            self.record(parts, log).await?;
+        }
+        let many = self.records >= parts.bounds.snapshot_records || self.epochs >= EPOCHS_MAX;
+        let cheap = self.last.is_none_or(|last| last.elapsed() > self.cost * COST_SHARE);
+        if self.writing.is_none() && many && cheap {
+            self.begin(log, intent, panes);
+        }
+        Ok(())
+    }
+
+    /// Before a clean stop: everything is in a snapshot when it returns.
+    pub(super) async fn finish(
+        &mut self,
+        parts: &LaneParts,
+        log: &mut LaneLog,
+        intent: &Intent,
+        panes: &mut Panes,
+    ) -> Result<()> {
+        if self.writing.is_some() {
+            self.record(parts, log).await?;
+        }
+        if self.records == 0 {
+            return Ok(());
+        }
+        self.begin(log, intent, panes);
+        self.record(parts, log).await
+    }
+
+    fn begin(&mut self, log: &LaneLog, intent: &Intent, panes: &mut Panes) {
+        let changed = panes.take_changed();
+        let (writer, of) = (log.state_writer(), intent.clone());
+        let first_pane = panes.bounds().map_or(i64::MAX, |(first, _)| first);
+        let task = tokio::spawn(async move { write(&writer, &of, changed).await });
+        self.writing = Some(Writing { intent: intent.clone(), from: log.next(), first_pane, task });
+        (self.records, self.epochs, self.last) = (0, 0, Some(Instant::now()));
+    }
+
+    /// Waits for the file, and appends the record.
+    async fn record(&mut self, parts: &LaneParts, log: &mut LaneLog) -> Result<()> {
+        let Some(Writing { intent, from, first_pane, task }) = self.writing.take() else { return Ok(()) };
+        let broken = |cause| Err(Error::new(Kind::Bug, "writing a snapshot was broken off").because(cause));
+        let (new, cost) = task.await.unwrap_or_else(broken)?;
+        let replaced = new.as_ref().map_or(&[] as &[_], |file| &file.panes);
+        for file in &mut self.files {
+            file.panes = without(&file.panes, replaced, first_pane);
+        }
+        self.files.retain(|file| !file.panes.is_empty());
+        self.files.extend(new);
+        self.cost = cost;
+        log.snapshot(Snapshot { epoch: intent.epoch, intent, files: self.files.clone() }, from).await?;
+        failpoint::hit(&parts.plan.name, "snapshot.recorded");
+        parts.status.note_snapshot(cost, parts.clock.now_ms());
+        Ok(())
+    }
+}
+
+/// A lane that begins again does not wait for the file of the one before.
+impl Drop for Snapshots {
+    fn drop(&mut self) {
+        if let Some(writing) = &self.writing {
+            writing.task.abort();
+        }
+    }
+}
+
+async fn write(writer: &StateWriter, intent: &Intent, changed: Vec<PaneStates>) -> Result<(Option<StateFile>, Duration)> {
+    let began = Instant::now();
+    if changed.is_empty() {
+        return Ok((None, Duration::ZERO));
+    }
+    let panes = runs(changed.iter().map(|(pane, _)| *pane));
+    let encoded = tokio::task::spawn_blocking(move || encode(&changed)).await;
+    let bytes = encoded.unwrap_or_else(|cause| Err(Error::new(Kind::Bug, "a snapshot could not be made").because(cause)))?;
+    let file = writer.write(intent, bytes, panes).await?;
+    Ok((Some(file), began.elapsed()))
+}
+
+fn encode(panes: &[PaneStates]) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    let Some((_, first)) = panes.iter().find(|(_, parts)| !parts.is_empty()) else { return Ok(bytes) };
+    let Some(states) = panes.iter().flat_map(|(_, parts)| parts).next().map(RecordBatch::schema) else { return Ok(bytes) };
     let mut fields = vec![Arc::new(Field::new("_pane", DataType::Int64, false))];
-    fields.extend(first[0].schema().fields().iter().cloned());
+    fields.extend(states.fields().iter().cloned());
     let schema = Arc::new(Schema::new(fields));
     let mut writer = StreamWriter::try_new(&mut bytes, &schema)?;
-    for (pane, parts) in panes.iter() {
-        for part in parts {
-            let index: ArrayRef = Arc::new(Int64Array::from_value(pane, part.num_rows()));
-            let columns = std::iter::once(index).chain(part.columns().iter().cloned()).collect();
-            writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
-        }
+    for (pane, parts) in panes {
+        let whole = concat_batches(&states, parts)?;
+        let index: ArrayRef = Arc::new(Int64Array::from_value(*pane, whole.num_rows()));
+        let columns = std::iter::once(index).chain(whole.columns().iter().map(compact)).collect();
+        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
     }
     writer.finish()?;
     drop(writer);
     Ok(bytes)
 }
 
-/// The panes of a snapshot.
-pub(super) fn decode(bytes: &[u8]) -> Result<Vec<(i64, RecordBatch)>> {
-    if bytes.is_empty() {
-        return Ok(Vec::new());
+/// Views without what they do not show: they may share their bytes with other panes.
+fn compact(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Utf8View => Arc::new(column.as_string_view().gc()),
+        DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
+        _ => Arc::clone(column),
     }
-    let mut panes = Vec::new();
+}
+
+/// The panes of one file that count.
+pub(super) fn decode(bytes: &[u8], panes: &[(i64, i64)]) -> Result<Vec<(i64, RecordBatch)>> {
+    let mut found = Vec::new();
     for batch in StreamReader::try_new(bytes, None)? {
         let batch = batch?;
         let index = batch.column(0).as_primitive_opt::<Int64Type>().filter(|index| !index.is_empty());
         let pane = index
             .map(|index| index.value(0))
             .ok_or_else(|| Error::new(Kind::Corrupt, "a snapshot has a part without a pane"))?;
-        panes.push((pane, batch.project(&(1..batch.num_columns()).collect::<Vec<_>>())?));
+        if panes.iter().any(|(from, to)| (*from..*to).contains(&pane)) {
+            found.push((pane, batch.project(&(1..batch.num_columns()).collect::<Vec<_>>())?));
+        }
     }
-    Ok(panes)
+    Ok(found)
+}
+
+/// Sorted indexes as runs `[from, to)`.
+fn runs(indexes: impl Iterator<Item = i64>) -> Vec<(i64, i64)> {
+    let mut runs: Vec<(i64, i64)> = Vec::new();
+    for index in indexes {
+        match runs.last_mut() {
+            Some((_, to)) if *to == index => *to += 1,
+            _ => runs.push((index, index + 1)),
+        }
+    }
+    runs
+}
+
+/// What is left of `runs` without those in `gone`, and from `first` on. All are sorted.
+fn without(runs: &[(i64, i64)], gone: &[(i64, i64)], first: i64) -> Vec<(i64, i64)> {
+    let mut left = Vec::new();
+    for &(from, to) in runs {
+        let mut from = from.max(first);
+        for &(gone_from, gone_to) in gone {
+            if gone_to <= from || gone_from >= to {
+                continue;
+            }
+            if from < gone_from {
+                left.push((from, gone_from));
+            }
+            from = from.max(gone_to);
+        }
+        if from < to {
+            left.push((from, to));
+        }
+    }
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_file_counts_for_the_panes_that_no_later_file_has() {
+        assert_eq!(runs([3, 4, 5, 9, 11, 12].into_iter()), [(3, 6), (9, 10), (11, 13)]);
+        assert_eq!(without(&[(0, 10)], &[(2, 4), (6, 7)], 1), [(1, 2), (4, 6), (7, 10)]);
+        assert_eq!(without(&[(0, 10), (20, 30)], &[(5, 25)], i64::MIN), [(0, 5), (25, 30)]);
+        assert_eq!(without(&[(0, 10)], &[(0, 10)], 0), []);
+        assert_eq!(without(&[(0, 10)], &[], 10), []);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_pane_by_pane() {
+        let states = |values: Vec<i64>| {
+            let ids: ArrayRef = Arc::new(arrow::array::StringViewArray::from_iter_values(
+                values.iter().map(|value| format!("a long name that is not inlined {value}")),
+            ));
+            RecordBatch::try_from_iter([("id", ids), ("count", Arc::new(Int64Array::from(values)) as ArrayRef)]).unwrap()
+        };
+        let panes = vec![(7, vec![states(vec![1, 2]), states(vec![3])]), (8, vec![states(vec![4]).slice(0, 1)])];
+        let bytes = encode(&panes).unwrap();
+        let back: BTreeMap<i64, RecordBatch> = decode(&bytes, &[(7, 9)]).unwrap().into_iter().collect();
+        assert_eq!(back[&7], states(vec![1, 2, 3]));
+        assert_eq!(back[&8], states(vec![4]));
+        assert_eq!(decode(&bytes, &[(8, 9)]).unwrap().len(), 1);
+    }
 }

@@ -12,12 +12,15 @@ use arrow::datatypes::DataType;
 use super::epoch::{Open, Taken};
 use super::pace::Pace;
 use super::rows::{own_error, to_sink};
+use super::snapshot::{self, Snapshots};
 use super::update::Shown;
 use super::watermark::EventTime;
 use super::{Emit, LaneParts};
 use crate::batch::{Output, RowIds, Segment};
-use crate::checkpoint::record::Intent;
+use crate::checkpoint::lane_log::StateWriter;
+use crate::checkpoint::record::{Intent, Snapshot};
 use crate::error::{Error, Kind, Result};
+use crate::failpoint;
 use crate::query::plan::Windows;
 use crate::source::log::LogReader;
 use crate::window::spec::WindowSpec;
@@ -36,9 +39,7 @@ pub struct Windowed {
     /// The columns that name a row in its window.
     key: Option<Vec<usize>>,
     board_is_empty: bool,
-    records_since_snapshot: u64,
-    snapshot_cost: Duration,
-    last_snapshot: Instant,
+    snapshots: Snapshots,
     last_epoch: Instant,
 }
 
@@ -55,9 +56,7 @@ impl Windowed {
             shown,
             key: windows.key.clone(),
             board_is_empty: true,
-            records_since_snapshot: 0,
-            snapshot_cost: Duration::ZERO,
-            last_snapshot: Instant::now(),
+            snapshots: Snapshots::default(),
             last_epoch: Instant::now(),
         }
     }
@@ -124,13 +123,14 @@ impl Windowed {
             ..Intent::default()
         };
         let outputs = self.emit(parts, open, &intent, &touched).await?;
-        self.records_since_snapshot += taken.records;
+        self.snapshots.absorbed(taken.records);
+        failpoint::hit(&parts.plan.name, "plan.done");
         open.finish(parts, intent.clone(), outputs, taken).await?;
         pace.done();
         self.last_epoch = Instant::now();
         self.forget(&parts.emit);
         self.show(parts);
-        self.maybe_snapshot(parts, open, &intent, false).await?;
+        self.snapshots.advance(parts, &mut open.log, &intent, self.state.panes_mut()).await?;
         Ok(true)
     }
 
@@ -227,18 +227,22 @@ impl Windowed {
         status.state_bytes.store(self.state.panes().bytes() as u64, Ordering::Relaxed);
     }
 
-    /// Writes a snapshot when re-reading would take long, and writing has not taken more than some 3 % of the time; or at a stop.
-    pub async fn maybe_snapshot(&mut self, parts: &LaneParts, open: &mut Open, intent: &Intent, stopping: bool) -> Result<()> {
-        let many = self.records_since_snapshot >= parts.bounds.snapshot_records;
-        let cheap = self.last_snapshot.elapsed() > self.snapshot_cost * 33;
-        if (many && cheap) || (stopping && self.records_since_snapshot > 0) {
-            let began = Instant::now();
-            let bytes = super::snapshot::encode(self.state.panes())?;
-            open.log.snapshot(intent, bytes).await?;
-            self.records_since_snapshot = 0;
-            self.snapshot_cost = began.elapsed();
-            self.last_snapshot = Instant::now();
+    /// Before a clean stop after `intent`: what was absorbed is in a snapshot, so that the next start reads nothing again.
+    pub async fn last_snapshot(&mut self, parts: &LaneParts, open: &mut Open, intent: &Intent) -> Result<()> {
+        self.snapshots.finish(parts, &mut open.log, intent, self.state.panes_mut()).await
+    }
+
+    /// Puts a snapshot's panes in place. `Err(Corrupt)`: one of its files is not whole; what is loaded by then is of no use.
+    pub async fn load(&mut self, reader: &StateWriter, snapshot: &Snapshot) -> Result<()> {
+        for file in &snapshot.files {
+            let bytes = reader.read(file).await?;
+            for (pane, states) in snapshot::decode(&bytes, &file.panes)? {
+                let restored = self.state.restore(pane, states).await;
+                restored.map_err(|cause| Error::new(Kind::Bug, "a snapshot does not fit the query").because(cause))?;
+            }
         }
+        self.state.panes_mut().set_unchanged();
+        self.snapshots.stand_at(snapshot.files.clone());
         Ok(())
     }
 
@@ -262,7 +266,7 @@ impl Windowed {
     /// After the spans of `intent` were absorbed again: stands where it stood.
     pub fn stand_at(&mut self, intent: &Intent, records: u64, emit: &Emit) {
         self.time.restore(intent);
-        self.records_since_snapshot += records;
+        self.snapshots.absorbed(records);
         self.forget(emit);
     }
 

@@ -5,9 +5,10 @@
 //! of n panes is read from at most some 14·log₈(n) parts, a row is touched once, and nothing grows with the number of panes
 //! but the panes themselves. (A radix tree of partial aggregates, as in FlatFAT: Tangwongsan et al., VLDB 2015.)
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::DataType;
 use datafusion::error::DataFusionError;
 
 use crate::query::cell::Runner;
@@ -17,6 +18,11 @@ const RADIX: i64 = 8;
 const TIERS: u32 = 6;
 // A pane's parts are merged when there are so many: an open pane of a busy second gets some 20 small ones.
 const PARTS_MAX: usize = 32;
+// What a batch costs beside its columns' bytes: its structs and its columns'.
+const BATCH_OVERHEAD: usize = 512;
+
+/// A pane's index, and its states.
+pub type PaneStates = (i64, Vec<RecordBatch>);
 
 /// States by pane. Panes are named by their index: start / width.
 #[derive(Debug)]
@@ -24,18 +30,21 @@ pub struct Panes {
     reduce: Runner,
     panes: BTreeMap<i64, Vec<RecordBatch>>,
     nodes: HashMap<(u32, i64), Vec<RecordBatch>>,
+    /// Panes that the last snapshot does not have as they are now.
+    changed: BTreeSet<i64>,
     bytes: usize,
 }
 
 impl Panes {
     /// No state yet. `reduce` merges states.
     pub fn new(reduce: Runner) -> Self {
-        Self { reduce, panes: BTreeMap::new(), nodes: HashMap::new(), bytes: 0 }
+        Self { reduce, panes: BTreeMap::new(), nodes: HashMap::new(), changed: BTreeSet::new(), bytes: 0 }
     }
 
     /// Adds states to a pane.
     pub async fn add(&mut self, pane: i64, states: RecordBatch) -> Result<(), DataFusionError> {
-        self.bytes += states.get_array_memory_size();
+        self.changed.insert(pane);
+        self.bytes += bytes_of(&states);
         let parts = self.panes.entry(pane).or_default();
         parts.push(states);
         if parts.len() >= PARTS_MAX {
@@ -125,6 +134,7 @@ impl Panes {
             return;
         }
         self.panes = self.panes.split_off(&pane);
+        self.changed = self.changed.split_off(&pane);
         self.nodes.retain(|&(tier, index), _| index * RADIX.pow(tier) >= pane);
         self.bytes = self.count_bytes();
     }
@@ -139,9 +149,15 @@ impl Panes {
         Some((*self.panes.first_key_value()?.0, *self.panes.last_key_value()?.0))
     }
 
-    /// Every pane with its states, for a snapshot.
-    pub fn iter(&self) -> impl Iterator<Item = (i64, &[RecordBatch])> {
-        self.panes.iter().map(|(&pane, parts)| (pane, parts.as_slice()))
+    /// The panes that have changed since this was asked last, with their states: what a snapshot must write.
+    pub fn take_changed(&mut self) -> Vec<PaneStates> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.into_iter().filter_map(|pane| Some((pane, self.panes.get(&pane)?.clone()))).collect()
+    }
+
+    /// What there is now is as a snapshot has it.
+    pub fn set_unchanged(&mut self) {
+        self.changed.clear();
     }
 
     /// How many panes have states.
@@ -166,5 +182,15 @@ impl Panes {
 }
 
 fn size_of(batches: &[RecordBatch]) -> usize {
-    batches.iter().map(RecordBatch::get_array_memory_size).sum()
+    batches.iter().map(bytes_of).sum()
+}
+
+/// The bytes that a batch shows. (What its buffers hold is more: batches that were read together share theirs.)
+fn bytes_of(batch: &RecordBatch) -> usize {
+    let shown = |column: &ArrayRef| match column.data_type() {
+        DataType::Utf8View => column.as_string_view().total_buffer_bytes_used() + column.len() * 16,
+        DataType::BinaryView => column.as_binary_view().total_buffer_bytes_used() + column.len() * 16,
+        _ => column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size()),
+    };
+    batch.columns().iter().map(shown).sum::<usize>() + BATCH_OVERHEAD
 }

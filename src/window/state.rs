@@ -45,9 +45,14 @@ impl WindowState {
         self.spec
     }
 
-    /// The panes, to be measured or written.
+    /// The panes, to be measured.
     pub fn panes(&self) -> &Panes {
         &self.panes
+    }
+
+    /// The panes, to be written.
+    pub fn panes_mut(&mut self) -> &mut Panes {
+        &mut self.panes
     }
 
     /// Absorbs input rows (the columns that the plan reads; none of them late, none without a time).
