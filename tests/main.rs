@@ -3,6 +3,8 @@
 #![allow(clippy::disallowed_methods, reason = "tests reach servers by environment variables")]
 
 mod compose;
+#[cfg(feature = "failpoints")]
+mod crash;
 mod dead_letters;
 mod end_to_end;
 mod generate;

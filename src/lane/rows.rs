@@ -14,6 +14,7 @@ use super::pace::Pace;
 use crate::batch::{DeadLetter, Output, RowIds, Segment, Stage};
 use crate::checkpoint::record::Intent;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint;
 use crate::query::plan::Leaf;
 use crate::query::tables::OFFSET;
 use crate::source::log::LogReader;
@@ -141,7 +142,12 @@ pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut
     loop {
         for segment in &Segment::merge_small(segments)? {
             for output in outputs(parts, leaf, segment, &mut taken).await? {
-                if open.sink.stages() { open.sink.write(epoch, output).await? } else { kept.push(output) }
+                if open.sink.stages() {
+                    open.sink.write(epoch, output).await?
+                } else {
+                    kept.push(output)
+                }
+                failpoint::hit(&parts.plan.name, "stage.middle");
             }
         }
         parts.status.lag.store(reader.behind(), Ordering::Relaxed);

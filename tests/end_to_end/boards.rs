@@ -7,7 +7,7 @@ use crate::support::project::Project;
 const TEN_MINUTES_MS: i64 = 600_000;
 
 /// Both have exactly the members, scores and order of the oracle, and end some time after falaj does.
-pub(super) async fn are_exact(project: &Project, oracle: &Oracle) {
+pub(crate) async fn are_exact(project: &Project, oracle: &Oracle) {
     let board = oracle.board(TEN_MINUTES_MS);
     let counts = top(board.iter().map(|(content, sums)| (content.clone(), sums.events)), 100);
     let mut expected: Vec<(String, f64)> = counts.into_iter().map(|(content, events)| (content, events as f64)).collect();

@@ -14,13 +14,13 @@ use super::oracle::Row;
 use crate::support::receiver::Receiver;
 
 /// A time in RFC 3339, in ms since 1970.
-pub(super) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+pub(crate) fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     let text = String::deserialize(deserializer)?;
     Ok(DateTime::parse_from_rfc3339(&text).map_err(serde::de::Error::custom)?.timestamp_millis())
 }
 
 /// All files below `folder` with this suffix, by their path. A name with a dot or an underscore in front is for no reader.
-pub(super) fn files(folder: &Path, suffix: &str) -> Vec<PathBuf> {
+pub(crate) fn files(folder: &Path, suffix: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(entries) = std::fs::read_dir(folder) else { return found };
     for entry in entries {
@@ -37,19 +37,19 @@ pub(super) fn files(folder: &Path, suffix: &str) -> Vec<PathBuf> {
 }
 
 /// The rows of Parquet files; each column by its name, in the order of the file.
-pub(super) fn parquet(path: &Path) -> impl Iterator<Item = Vec<(String, Field)>> {
+pub(crate) fn parquet(path: &Path) -> impl Iterator<Item = Vec<(String, Field)>> {
     let reader = SerializedFileReader::new(File::open(path).unwrap()).unwrap();
     reader.into_iter().map(|row| row.unwrap().into_columns())
 }
 
 /// The rows of JSON files.
-pub(super) fn json<T: for<'de> Deserialize<'de>>(path: &Path) -> Vec<T> {
+pub(crate) fn json<T: for<'de> Deserialize<'de>>(path: &Path) -> Vec<T> {
     let text = std::fs::read_to_string(path).unwrap();
     text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect()
 }
 
 /// Every enriched row of the Parquet output by its id, each once and in the folder of its day and hour.
-pub(super) fn enriched(folder: &Path) -> BTreeMap<i64, Row> {
+pub(crate) fn enriched(folder: &Path) -> BTreeMap<i64, Row> {
     let mut rows = BTreeMap::new();
     for path in files(folder, "parquet") {
         let place = path.parent().unwrap().strip_prefix(folder).unwrap().display().to_string();
@@ -66,7 +66,7 @@ pub(super) fn enriched(folder: &Path) -> BTreeMap<i64, Row> {
 }
 
 /// The rows that a receiver took by their id, each once.
-pub(super) async fn received(receiver: &Receiver, topic: &str) -> BTreeMap<i64, Row> {
+pub(crate) async fn received(receiver: &Receiver, topic: &str) -> BTreeMap<i64, Row> {
     let (mut ids, mut rows) = (HashSet::new(), BTreeMap::new());
     for line in receiver.rows() {
         let mut row: Row = serde_json::from_str(&line).unwrap();
@@ -119,7 +119,7 @@ fn row(columns: Vec<(String, Field)>) -> Row {
 }
 
 /// A number, or a time in ms; microseconds must be whole milliseconds.
-pub(super) fn long(field: &Field) -> Option<i64> {
+pub(crate) fn long(field: &Field) -> Option<i64> {
     match field {
         Field::Null => None,
         Field::Long(value) => Some(*value),
@@ -132,7 +132,7 @@ pub(super) fn long(field: &Field) -> Option<i64> {
 }
 
 /// A text.
-pub(super) fn text(field: Field) -> Option<String> {
+pub(crate) fn text(field: Field) -> Option<String> {
     match field {
         Field::Null => None,
         Field::Str(value) => Some(value),
@@ -141,7 +141,7 @@ pub(super) fn text(field: Field) -> Option<String> {
 }
 
 /// A floating-point number.
-pub(super) fn double(field: &Field) -> Option<f64> {
+pub(crate) fn double(field: &Field) -> Option<f64> {
     match field {
         Field::Null => None,
         Field::Double(value) => Some(*value),
@@ -150,7 +150,7 @@ pub(super) fn double(field: &Field) -> Option<f64> {
 }
 
 /// Says what differs, and not all that does not.
-pub(super) fn assert_same<K: Ord + Debug, V: PartialEq + Debug>(what: &str, expected: &BTreeMap<K, V>, found: &BTreeMap<K, V>) {
+pub(crate) fn assert_same<K: Ord + Debug, V: PartialEq + Debug>(what: &str, expected: &BTreeMap<K, V>, found: &BTreeMap<K, V>) {
     let missing: Vec<_> = expected.iter().filter(|(key, _)| !found.contains_key(key)).take(5).collect();
     let extra: Vec<_> = found.iter().filter(|(key, _)| !expected.contains_key(key)).take(5).collect();
     let both = expected.iter().filter_map(|(key, value)| Some((key, value, found.get(key)?)));
@@ -164,6 +164,6 @@ pub(super) fn assert_same<K: Ord + Debug, V: PartialEq + Debug>(what: &str, expe
 }
 
 /// Sums of floating-point numbers depend on their order.
-pub(super) fn assert_close(expected: f64, found: f64, what: impl Debug) {
+pub(crate) fn assert_close(expected: f64, found: f64, what: impl Debug) {
     assert!((expected - found).abs() <= 1e-9 * expected.abs().max(1.0), "{what:?}: {expected} expected, {found} found");
 }

@@ -7,35 +7,35 @@ use falaj::tool::generate::{Contents, Event};
 
 /// An enriched event: the columns of `bigquery.sql` and of `partner.sql`.
 #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
-pub(super) struct Row {
+pub(crate) struct Row {
     /// Only of a receiver's rows.
     #[serde(rename = "_id")]
-    pub(super) row_id: Option<String>,
-    pub(super) id: i64,
-    pub(super) content_id: String,
-    pub(super) user_id: String,
-    pub(super) event_type: String,
+    pub(crate) row_id: Option<String>,
+    pub(crate) id: i64,
+    pub(crate) content_id: String,
+    pub(crate) user_id: String,
+    pub(crate) event_type: String,
     /// ms since 1970.
     #[serde(deserialize_with = "super::found::time")]
-    pub(super) event_ts: i64,
-    pub(super) duration_ms: Option<i64>,
-    pub(super) device: String,
-    pub(super) raw_payload: String,
-    pub(super) title: Option<String>,
-    pub(super) content_type: Option<String>,
-    pub(super) length_seconds: Option<i64>,
-    pub(super) engagement_seconds: Option<f64>,
-    pub(super) engagement_pct: Option<f64>,
+    pub(crate) event_ts: i64,
+    pub(crate) duration_ms: Option<i64>,
+    pub(crate) device: String,
+    pub(crate) raw_payload: String,
+    pub(crate) title: Option<String>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) length_seconds: Option<i64>,
+    pub(crate) engagement_seconds: Option<f64>,
+    pub(crate) engagement_pct: Option<f64>,
 }
 
 /// What a window says of one group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Sums {
-    pub(super) events: i64,
+pub(crate) struct Sums {
+    pub(crate) events: i64,
     /// Those with a duration.
-    pub(super) timed: i64,
-    pub(super) duration_ms: i64,
-    pub(super) longest_ms: i64,
+    pub(crate) timed: i64,
+    pub(crate) duration_ms: i64,
+    pub(crate) longest_ms: i64,
 }
 
 impl Sums {
@@ -50,17 +50,17 @@ impl Sums {
 }
 
 /// The groups of each window, by its end in ms.
-pub(super) type Windows<K> = BTreeMap<i64, HashMap<K, Sums>>;
+pub(crate) type Windows<K> = BTreeMap<i64, HashMap<K, Sums>>;
 
 /// All events, each with its partition.
-pub(super) struct Oracle {
-    pub(super) rows: Vec<Row>,
+pub(crate) struct Oracle {
+    pub(crate) rows: Vec<Row>,
     partitions: Vec<i32>,
 }
 
 impl Oracle {
     /// Of these events and contents; an event may have a content that is not there.
-    pub(super) fn new(events: &[(i32, Event)], contents: &Contents) -> Self {
+    pub(crate) fn new(events: &[(i32, Event)], contents: &Contents) -> Self {
         let contents: HashMap<_, _> = contents.rows.iter().map(|content| (content.id.as_str(), content)).collect();
         let text = |event: &Event, write: fn(&Event, &mut Vec<u8>)| {
             let mut out = Vec::new();
@@ -98,7 +98,7 @@ impl Oracle {
     }
 
     /// The watermark when all is read: the least over the partitions of the greatest event time, less the delay.
-    pub(super) fn watermark_ms(&self, delay_ms: i64) -> i64 {
+    pub(crate) fn watermark_ms(&self, delay_ms: i64) -> i64 {
         let mut greatest: HashMap<i32, i64> = HashMap::new();
         for (row, partition) in self.rows.iter().zip(&self.partitions) {
             let greatest = greatest.entry(*partition).or_insert(row.event_ts);
@@ -109,7 +109,7 @@ impl Oracle {
 
     /// Every window `[end - size, end)` that ends at a multiple of the slide (which divides the size) and not after the watermark.
     /// Each event is added to each window that holds it.
-    pub(super) fn hop<K: Hash + Eq + Clone>(
+    pub(crate) fn hop<K: Hash + Eq + Clone>(
         &self,
         slide_ms: i64,
         size_ms: i64,
@@ -137,7 +137,7 @@ impl Oracle {
     }
 
     /// The contents of the last window as a board: it ends at the first whole second after T, the greatest event time.
-    pub(super) fn board(&self, size_ms: i64) -> HashMap<String, Sums> {
+    pub(crate) fn board(&self, size_ms: i64) -> HashMap<String, Sums> {
         let greatest = self.rows.iter().map(|row| row.event_ts).max().unwrap();
         let end = (greatest / 1000 + 1) * 1000;
         let mut board: HashMap<String, Sums> = HashMap::new();
@@ -149,7 +149,7 @@ impl Oracle {
 }
 
 /// The first `limit`, by score from the greatest, then by member.
-pub(super) fn top(scores: impl Iterator<Item = (String, i64)>, limit: usize) -> Vec<(String, i64)> {
+pub(crate) fn top(scores: impl Iterator<Item = (String, i64)>, limit: usize) -> Vec<(String, i64)> {
     let mut scores: Vec<_> = scores.collect();
     scores.sort_by(|(left, a), (right, b)| b.cmp(a).then_with(|| left.cmp(right)));
     scores.truncate(limit);

@@ -41,7 +41,7 @@ async fn two_hundred_thousand_events_become_exactly_what_plain_rust_makes_of_the
     assert_same("HTTP", &expected, &found::received(&receiver, &project.name).await);
     took("HTTP");
 
-    windows::sixty_panes_are_exact(&project, &oracle);
+    assert!(windows::sixty_panes_are_exact(&project, &oracle) > 90);
     took("60 panes");
     windows::six_hundred_panes_are_exact(&project, &oracle);
     took("600 panes");

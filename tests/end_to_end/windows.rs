@@ -33,7 +33,7 @@ FROM hop(enriched, event_ts, INTERVAL '1 second', INTERVAL '10 minutes')
 GROUP BY window_start, window_end, content_type, event_type;";
 
 /// Adds the lanes to a project.
-pub(super) fn write_queries(project: &Project) {
+pub(crate) fn write_queries(project: &Project) {
     project.write("window_tables", TABLES);
     project.write("of_content", OF_CONTENT);
     project.write("of_type", OF_TYPE);
@@ -41,8 +41,8 @@ pub(super) fn write_queries(project: &Project) {
 
 type Found<K, V> = BTreeMap<(i64, K), V>;
 
-/// Each final window of `of_content` is there once, with every row, and no other.
-pub(super) fn sixty_panes_are_exact(project: &Project, oracle: &Oracle) {
+/// Each final window of `of_content` is there once, with every row, and no other. Gives how many there are.
+pub(crate) fn sixty_panes_are_exact(project: &Project, oracle: &Oracle) -> usize {
     let watermark_ms = oracle.watermark_ms(WATERMARK_DELAY_MS);
     let expected = oracle.hop(10_000, TEN_MINUTES_MS, watermark_ms, |row| row.content_id.clone());
     #[derive(Deserialize)]
@@ -66,12 +66,12 @@ pub(super) fn sixty_panes_are_exact(project: &Project, oracle: &Oracle) {
         let before = found.insert((window.window_end, window.content_id), Sums { events, timed, duration_ms, longest_ms });
         assert_eq!(before, None, "a window is final once");
     }
-    assert!(expected.len() > 90, "{} windows", expected.len());
     assert_same("60 panes", &flat(&expected, |sums| *sums), &found);
+    expected.len()
 }
 
 /// The same of `of_type`.
-pub(super) fn six_hundred_panes_are_exact(project: &Project, oracle: &Oracle) {
+pub(crate) fn six_hundred_panes_are_exact(project: &Project, oracle: &Oracle) {
     let key = |row: &Row| (row.content_type.clone(), row.event_type.clone());
     let expected = oracle.hop(1_000, TEN_MINUTES_MS, oracle.watermark_ms(WATERMARK_DELAY_MS), key);
     let (mut found, mut seconds) = (Found::new(), Found::new());

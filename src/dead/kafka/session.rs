@@ -17,6 +17,7 @@ use super::topic;
 use crate::batch::DeadLetter;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint;
 use crate::sink::Writer;
 
 /// How long one question to the broker may take: a cold TLS connection fits.
@@ -159,7 +160,10 @@ impl Session {
             return Err(Error::new(Kind::Bug, format!("the dead letters of epoch {epoch} were given up half-way")));
         }
         let ours = Fence { incarnation: self.place.incarnation, epoch: Some(epoch) };
-        self.end(ours).map_err(|error| self.error(error))
+        failpoint::hit(&self.place.lane, "dead.sent");
+        self.end(ours).map_err(|error| self.error(error))?;
+        failpoint::hit(&self.place.lane, "dead.committed");
+        Ok(())
     }
 
     /// Finds the originals of `letters` and hands them to the producer's queue.

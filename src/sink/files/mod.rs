@@ -150,7 +150,8 @@ impl Sink for FilesSink {
     async fn apply(&mut self, epoch: u64, staged: &[Staged]) -> Result<Applied> {
         let redo = self.sealed != Some(epoch);
         let (options, staged) = (self.options.clone(), staged.to_vec());
-        blocking(move || publish::apply(&options.folder, &staged, redo)).await
+        let lane = self.writer()?.lane.clone();
+        blocking(move || publish::apply(&options.folder, &lane, &staged, redo)).await
     }
 
     /// Nothing: a rename leaves nothing behind.

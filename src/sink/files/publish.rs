@@ -9,6 +9,7 @@ use super::disk::{Hash, create_folders, disk_error, entries, size_of, sync_folde
 use super::options::FilesOptions;
 use super::partition::escape;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint;
 use crate::sink::{Applied, Staged, Writer};
 
 /// Where a lane stages, relative to the table's folder. Readers of Hive folders pass over names that begin with `_`.
@@ -105,7 +106,7 @@ pub(super) fn discard(root: &Path, writer: &Writer, keep: &[Staged]) -> Result<(
 
 /// Renames what is staged into place; what is there already is left. With `redo`, which is after a crash, the bytes are
 /// hashed again: what a power cut left must be what the intent lists.
-pub(super) fn apply(root: &Path, staged: &[Staged], redo: bool) -> Result<Applied> {
+pub(super) fn apply(root: &Path, lane: &str, staged: &[Staged], redo: bool) -> Result<Applied> {
     let mut changed: BTreeSet<PathBuf> = BTreeSet::new();
     let mut applied = Applied::default();
     for part in staged {
@@ -117,6 +118,7 @@ pub(super) fn apply(root: &Path, staged: &[Staged], redo: bool) -> Result<Applie
                     create_folders(folder)?;
                 }
                 fs::rename(&from, &to).map_err(|cause| disk_error("publish", &to, cause))?;
+                failpoint::hit(lane, "files.renamed");
             }
             (None, Some(size)) => verify(&to, size, part, redo)?,
             // Both: a file system that is not atomic over a crash, or somebody's copy. The same bytes are fine.

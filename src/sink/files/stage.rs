@@ -16,6 +16,7 @@ use super::options::FilesOptions;
 use super::partition::split;
 use super::publish::{published_name, staging};
 use crate::error::{Error, Kind, Result};
+use crate::failpoint;
 use crate::sink::{Staged, Writer};
 
 /// Each open file has a descriptor and buffers of its own; beyond this the one that was used least recently is closed.
@@ -155,6 +156,7 @@ impl Stage {
 
     fn close(&mut self, part: Part) -> Result<()> {
         let (file, size_bytes, hash) = part.encoder.finish(&part.path)?.into_parts();
+        failpoint::hit(&self.writer.lane, "files.closed");
         sync_file(&file, &part.path)?;
         self.done_bytes += size_bytes;
         self.done.push(Staged { staged: part.staged, published: part.published, size_bytes, hash, rows: part.rows });

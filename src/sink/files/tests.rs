@@ -283,9 +283,9 @@ fn a_file_is_durable_before_the_folder_that_names_it_and_the_new_place_after_the
     let staged = stage.seal().unwrap();
     let at = |name: &str| options.folder.join(name);
     assert_eq!(SYNCED.take(), [at(&staged[0].staged), at(&staged[1].staged), at("_staging/enriched")]);
-    publish::apply(&options.folder, &staged, false).unwrap();
+    publish::apply(&options.folder, "lane", &staged, false).unwrap();
     // Both new folders in the table's folder, then the two that took a file.
     assert_eq!(SYNCED.take(), [at(""), at(""), at("dt=a"), at("dt=b")]);
-    publish::apply(&options.folder, &staged, true).unwrap();
+    publish::apply(&options.folder, "lane", &staged, true).unwrap();
     assert_eq!(SYNCED.take(), [at("dt=a"), at("dt=b")]);
 }

@@ -31,6 +31,7 @@ pub use self::options::HttpOptions;
 use self::send::Sender;
 use crate::batch::Output;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint;
 use crate::sink::{Applied, Sink, Staged, Writer};
 
 /// The sink of a `STORED AS HTTP` table.
@@ -90,7 +91,10 @@ impl HttpSink {
                 }
             }
             match flights.next().await {
-                Some(refused) => applied.refused.extend(refused?),
+                Some(refused) => {
+                    applied.refused.extend(refused?);
+                    failpoint::hit(&self.writer()?.lane, "http.sent");
+                }
                 None => break,
             }
         }

@@ -10,6 +10,7 @@ use super::cells;
 use super::connection::{Answer, Call, Connection};
 use crate::batch::Output;
 use crate::error::{Kind, Result};
+use crate::failpoint;
 use crate::sink::Writer;
 
 /// Members in one script: more would hold up everybody else on the server for longer than some 10 ms.
@@ -193,6 +194,10 @@ impl Board {
                 let mut call = Call::new(&self.scripts.stage, &[&self.key, &self.fence, &staging], writer, epoch, ttl);
                 call.arg(if index == 0 { begin } else { "more" }).arg(staged).arg(u8::from(is_last));
                 part.write(&mut call);
+                if is_last {
+                    // What came before is staged; this swaps it in.
+                    failpoint::hit(&writer.lane, "redis.staged");
+                }
                 match connection.run(&call).await? {
                     Answer::Staged(members) => staged = members,
                     Answer::Again => continue 'stagings,

@@ -38,6 +38,7 @@ use self::options::Shape;
 use self::rows::Rows;
 use crate::batch::Output;
 use crate::error::{Kind, Result};
+use crate::failpoint;
 use crate::sink::{Applied, Sink, Staged, Writer};
 
 /// How long one script is tried before apply fails and the lane recovers (and says so in its status).
@@ -142,6 +143,7 @@ impl Sink for RedisSink {
         if epoch != self.open_epoch {
             return Ok(Applied::default()); // Nothing was written in this epoch.
         }
+        failpoint::hit(&writer.lane, "redis.before");
         let rows = match &mut self.place {
             Place::Board(board) => board.apply(&mut self.connection, writer, epoch).await?,
             Place::Rows(rows) => rows.apply(&mut self.connection, writer, epoch).await?,
