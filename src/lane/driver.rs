@@ -102,6 +102,7 @@ async fn drive(parts: &LaneParts) -> Result<()> {
     // Nobody sees a file before it rolls, so its lane leaves the processor to those that are waited for.
     let linger = if parts.bounds.roll.is_some() { ROLL_LINGER } else { parts.bounds.linger };
     let mut pace = Pace::new(parts.bounds.take_bytes_max, linger);
+    let ends = ends_to_reach(parts).await;
     match &parts.plan.work {
         Work::Rows(leaf) => {
             if let Some(intent) = recovered.open_intent() {
@@ -110,23 +111,26 @@ async fn drive(parts: &LaneParts) -> Result<()> {
             let mut reader = begin(parts, &open);
             while !over(parts, &reader, false) {
                 let worked = rows::epoch(parts, leaf, &mut open, &mut reader, &mut pace).await?;
+                tell_sink(&mut open, &reader, ends.as_ref()).await?;
                 open.log.purge();
                 if !worked && over(parts, &reader, true) {
                     break;
                 }
             }
-            Ok(())
+            tell_sink(&mut open, &reader, ends.as_ref()).await
         }
         Work::Windows(windows) => {
             let mut windowed = restore(parts, windows, &mut open, &recovered).await?;
             let mut reader = begin(parts, &open);
             while !over(parts, &reader, false) {
                 let worked = windowed.epoch(parts, windows, &mut open, &mut reader, &mut pace).await?;
+                tell_sink(&mut open, &reader, ends.as_ref()).await?;
                 open.log.purge();
                 if !worked && over(parts, &reader, true) {
                     break;
                 }
             }
+            tell_sink(&mut open, &reader, ends.as_ref()).await?;
             let intent = Intent {
                 epoch: open.epoch,
                 positions: open.positions.clone(),
@@ -144,6 +148,24 @@ fn begin(parts: &LaneParts, open: &Open) -> LogReader {
     parts.status.set_trouble(None, None);
     parts.status.set_state(LaneState::Running);
     parts.log.subscribe(open.positions.clone())
+}
+
+/// Where a lane that rolls files has caught up, even if the log never stands still: what there was when it began. None when the
+/// broker is away; then the log end itself must be met.
+async fn ends_to_reach(parts: &LaneParts) -> Option<Positions> {
+    if parts.until.is_some() || parts.bounds.roll.is_none() {
+        return parts.until.clone();
+    }
+    let source = Arc::clone(&parts.source);
+    tokio::task::spawn_blocking(move || source.log_ends()).await.ok()?.ok()
+}
+
+/// Between two epochs: tells the sink when the lane has caught up.
+async fn tell_sink(open: &mut Open, reader: &LogReader, ends: Option<&Positions>) -> Result<()> {
+    if reader.all_at_log_end() || ends.is_some_and(|ends| reader.positions().reached(ends)) {
+        open.sink.caught_up().await?;
+    }
+    Ok(())
 }
 
 /// Whether the lane is to stop: asked to, or everything up to `until` is read. After an epoch without work the log end counts

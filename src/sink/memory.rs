@@ -188,4 +188,8 @@ impl Sink for Watched {
     async fn committed(&mut self, epoch: u64, staged: &[Staged]) -> Result<()> {
         self.inner.committed(epoch, staged).await
     }
+
+    async fn caught_up(&mut self) -> Result<()> {
+        self.inner.caught_up().await
+    }
 }

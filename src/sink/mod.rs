@@ -81,4 +81,11 @@ pub trait Sink: Send {
 
     /// Called after the epoch's commit is durable: what is staged may be forgotten.
     async fn committed(&mut self, epoch: u64, staged: &[Staged]) -> Result<()>;
+
+    /// Called when the lane has read all that there was when it began, or stands at the log end of every partition: between
+    /// epochs, after the last one's commit, when nothing is open; again and again, so it must cost nothing when there is nothing
+    /// to do. For a sink that shows a result only once it is whole.
+    async fn caught_up(&mut self) -> Result<()> {
+        Ok(())
+    }
 }

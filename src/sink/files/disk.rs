@@ -1,9 +1,12 @@
 //! The disk: folders and files that survive a power cut, and what its errors mean for a lane.
 
 use std::error::Error as StdError;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::hash::Hasher;
 use std::io::{self, ErrorKind};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use twox_hash::xxhash3_64::{DEFAULT_SECRET_LENGTH, RawHasher, SecretBuffer};
@@ -81,6 +84,31 @@ pub(super) fn create_folders(path: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Exchanges two folders of one file system in one step, which a reader sees done or not at all.
+pub(super) fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    let name = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from);
+    let (one, other) = (name(one)?, name(other)?);
+    // SAFETY: both are C strings that outlive the call, and the kernel only reads them.
+    #[cfg(target_os = "linux")]
+    let done = unsafe {
+        let at = libc::AT_FDCWD;
+        libc::syscall(libc::SYS_renameat2, at, one.as_ptr(), at, other.as_ptr(), libc::RENAME_EXCHANGE)
+    };
+    // SAFETY: as above.
+    #[cfg(target_vendor = "apple")]
+    let done = unsafe { libc::renamex_np(one.as_ptr(), other.as_ptr(), libc::RENAME_SWAP) };
+    #[cfg(not(any(target_os = "linux", target_vendor = "apple")))]
+    return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether a folder lies on another file system than the one that holds it.
+pub(super) fn is_mounted(folder: &Path) -> Result<bool> {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).map_err(|cause| disk_error("look at", path, cause));
+    Ok(folder.parent().map_or(Ok(0), device)? != device(folder)?)
 }
 
 /// The size of a file, or `None` when there is none.

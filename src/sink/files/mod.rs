@@ -16,7 +16,8 @@
 //! | `partition` | rows into folders |
 //! | `encode` | batches into one Parquet or JSON file |
 //! | `stage` | the open epoch |
-//! | `publish` | apply, discard, and who else wrote there |
+//! | `publish` | apply and discard |
+//! | `replace` | who else wrote there, and `'on_new_lineage' 'replace'`; `shadow` does it |
 //! | `disk` | fsync, and what an error of the disk means |
 
 mod columns;
@@ -25,8 +26,11 @@ mod encode;
 mod options;
 mod partition;
 mod publish;
+mod replace;
+mod shadow;
 mod stage;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -37,7 +41,8 @@ use crate::batch::Output;
 use crate::error::{Error, Kind, Result};
 use crate::sink::{Applied, Sink, Staged, Writer};
 
-pub use options::{FilesOptions, Format};
+pub use options::{FilesOptions, Format, OnNewLineage};
+use shadow::Replacement;
 use stage::Stage;
 
 /// The sink for one folder of files. All encoding and all work of the disk happens on blocking threads, at most one at a
@@ -48,6 +53,10 @@ use stage::Stage;
 #[derive(Debug)]
 pub struct FilesSink {
     options: Arc<FilesOptions>,
+    /// Where everything is staged and published: the table's folder, or a shadow.
+    root: PathBuf,
+    /// While the root is a shadow that is to replace the table's folder.
+    replacement: Option<Replacement>,
     writer: Option<Writer>,
     /// The open epoch, while no write is under way.
     stage: Option<Stage>,
@@ -62,6 +71,8 @@ impl FilesSink {
     /// A sink that has touched nothing yet.
     pub fn new(options: FilesOptions) -> FilesSink {
         FilesSink {
+            root: options.folder.clone(),
+            replacement: None,
             options: Arc::new(options),
             writer: None,
             stage: None,
@@ -92,7 +103,7 @@ impl FilesSink {
                 let text = format!("epoch {epoch} was written to the file sink while epoch {} was open", stage.epoch());
                 Err(Error::new(Kind::Bug, text))
             }
-            None => Ok(Stage::new(self.options.clone(), self.writer()?, epoch, self.written_bytes.clone())),
+            None => Ok(Stage::new(self.options.clone(), self.root.clone(), self.writer()?, epoch, self.written_bytes.clone())),
         }
     }
 }
@@ -107,12 +118,19 @@ impl Sink for FilesSink {
     async fn open(&mut self, writer: &Writer) -> Result<Option<u64>> {
         self.writer = Some(writer.clone());
         let (options, writer) = (self.options.clone(), writer.clone());
-        blocking(move || publish::open(&options, &writer)).await
+        let opened = blocking(move || {
+            let opened = replace::open(&options, &writer)?;
+            publish::prepare(&opened.root, &writer)?;
+            Ok(opened)
+        });
+        let opened = opened.await?;
+        (self.root, self.replacement) = (opened.root, opened.replacement);
+        Ok(opened.epoch)
     }
 
     async fn discard(&mut self, keep: &[Staged]) -> Result<()> {
-        let (options, writer, keep) = (self.options.clone(), self.writer()?, keep.to_vec());
-        blocking(move || publish::discard(&options.folder, &writer, &keep)).await
+        let (root, writer, keep) = (self.root.clone(), self.writer()?, keep.to_vec());
+        blocking(move || publish::discard(&root, &writer, &keep)).await
     }
 
     async fn write(&mut self, epoch: u64, output: Output) -> Result<()> {
@@ -149,13 +167,25 @@ impl Sink for FilesSink {
 
     async fn apply(&mut self, epoch: u64, staged: &[Staged]) -> Result<Applied> {
         let redo = self.sealed != Some(epoch);
-        let (options, staged) = (self.options.clone(), staged.to_vec());
+        let (root, staged) = (self.root.clone(), staged.to_vec());
         let lane = self.writer()?.lane.clone();
-        blocking(move || publish::apply(&options.folder, &lane, &staged, redo)).await
+        blocking(move || publish::apply(&root, &lane, &staged, redo)).await
     }
 
     /// Nothing: a rename leaves nothing behind.
     async fn committed(&mut self, _epoch: u64, _staged: &[Staged]) -> Result<()> {
+        Ok(())
+    }
+
+    /// Puts a shadow in the table's place.
+    async fn caught_up(&mut self) -> Result<()> {
+        let Some(replacement) = self.replacement.clone() else { return Ok(()) };
+        if self.running.is_some() || self.stage.is_some() {
+            return Err(Error::new(Kind::Bug, "a table was to be replaced while an epoch was open"));
+        }
+        blocking(move || replacement.swap()).await?;
+        self.root = self.options.folder.clone();
+        self.replacement = None;
         Ok(())
     }
 }

@@ -32,13 +32,24 @@ impl Format {
     }
 }
 
+/// What happens when the folder has files of another lineage or lane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnNewLineage {
+    /// The lane stops.
+    Stop,
+    /// The new result grows out of sight, and takes the place of what is there once the lane has caught up.
+    Replace,
+    /// Both stay, and rows that are read again are there twice.
+    Append,
+}
+
 /// A table of files.
 ///
 /// | option | default | means |
 /// |---|---|---|
 /// | `roll.size` | `128MiB` | an epoch ends when its files hold so much |
 /// | `roll.interval` | `30s` | an epoch ends at the latest after so long; the files are visible then |
-/// | `on_new_lineage` | `stop` | when the folder has files of another lineage or lane: `stop`, or `append` beside them |
+/// | `on_new_lineage` | `stop` | when the folder has files of another lineage or lane: `stop`; `replace` them by the new result once it is whole; `append` beside them |
 /// | `emit` | `final` | windows are written once, when they are final; files know nothing else |
 #[derive(Debug, Clone)]
 pub struct FilesOptions {
@@ -52,8 +63,8 @@ pub struct FilesOptions {
     pub roll_size_bytes: u64,
     /// The lane ends an epoch at the latest after this.
     pub roll_interval: Duration,
-    /// Whether files of another lineage or lane may stay beside ours.
-    pub append: bool,
+    /// What happens when the folder has files of another lineage or lane.
+    pub on_new_lineage: OnNewLineage,
     /// The columns of `PARTITIONED BY`, in order: name and index in the table.
     pub(super) keys: Vec<(String, usize)>,
     /// The index in the table of each column of the files.
@@ -73,7 +84,11 @@ impl FilesOptions {
         let mut options = table.options();
         let roll_size_bytes = options.bytes("roll.size", 128 << 20);
         let roll_interval = options.duration("roll.interval", Duration::from_secs(30));
-        let append = options.one_of("on_new_lineage", &["stop", "append"]) == "append";
+        let on_new_lineage = match options.one_of("on_new_lineage", &["stop", "replace", "append"]) {
+            "replace" => OnNewLineage::Replace,
+            "append" => OnNewLineage::Append,
+            _ => OnNewLineage::Stop,
+        };
         options.one_of("emit", &["final"]);
         if roll_size_bytes == 0 || roll_interval.is_zero() {
             options.problem("options 'roll.size' and 'roll.interval' must be greater than 0");
@@ -100,7 +115,7 @@ impl FilesOptions {
             format,
             roll_size_bytes,
             roll_interval,
-            append,
+            on_new_lineage,
             keys,
             columns,
             schema: Arc::new(Schema::new(fields)),
@@ -203,7 +218,10 @@ mod tests {
         let columns = [("id", DataType::Int64), ("ts", nanoseconds), ("hour", DataType::Int64), ("name", DataType::Utf8View)];
         let options = FilesOptions::from_table(&table("data/x/", &columns, &["hour"], &[])).unwrap();
         assert_eq!((options.roll_size_bytes, options.roll_interval), (128 << 20, Duration::from_secs(30)));
-        assert_eq!((options.folder, options.append, options.format), (PathBuf::from("data/x/"), false, Format::Parquet));
+        assert_eq!(
+            (options.folder, options.on_new_lineage, options.format),
+            (PathBuf::from("data/x/"), OnNewLineage::Stop, Format::Parquet)
+        );
         assert_eq!((options.keys, options.columns), (vec![("hour".to_string(), 2)], vec![0, 1, 3]));
         assert!(options.schema.fields().iter().all(|field| field.is_nullable()));
         let utc = DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()));
@@ -237,7 +255,7 @@ mod tests {
             ("money", DataType::Decimal256(76, 39)),
             ("share", DataType::Float64),
         ];
-        let options = [("on_new_lineage", "replace"), ("roll.size", "0"), ("emit", "latest"), ("rol.interval", "1s")];
+        let options = [("on_new_lineage", "replce"), ("roll.size", "0"), ("emit", "latest"), ("rol.interval", "1s")];
         let error = FilesOptions::from_table(&table("x", &columns, &["share", "missing"], &options)).unwrap_err().to_string();
         for says in [
             "column 'a b': a name may have only letters, digits and _",
@@ -250,7 +268,7 @@ mod tests {
             "column 'money'",
             "partition column 'share'",
             "'missing', which the table does not have",
-            "'on_new_lineage' is 'replace'; it must be one of stop, append",
+            "'on_new_lineage' is 'replce'; it must be one of stop, replace, append",
             "'roll.size'",
             "'emit' is 'latest'",
             "did you mean 'roll.interval'",

@@ -1,4 +1,4 @@
-//! Making files visible, once: apply, discard, and who else has written there.
+//! Making files visible, once: their names, apply and discard.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -6,11 +6,14 @@ use std::io::Read;
 use std::path::{Component, Path, PathBuf};
 
 use super::disk::{Hash, create_folders, disk_error, entries, size_of, sync_folder};
-use super::options::FilesOptions;
+use super::options::{FilesOptions, Format};
 use super::partition::escape;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::sink::{Applied, Staged, Writer};
+
+/// A UUID as text.
+const LINEAGE_LENGTH: usize = 36;
 
 /// Where a lane stages, relative to the table's folder. Readers of Hive folders pass over names that begin with `_`.
 pub(super) fn staging(lane: &str) -> String {
@@ -26,7 +29,8 @@ fn lane_name(lane: &str) -> String {
     }
 }
 
-fn prefix(writer: &Writer) -> String {
+/// What is before the epoch in the name of a lane's files.
+pub(super) fn prefix(writer: &Writer) -> String {
     format!("{}-{}", lane_name(&writer.lane), writer.lineage)
 }
 
@@ -46,34 +50,38 @@ fn parse_name<'n>(name: &'n str, suffix: &str) -> Option<(&'n str, u64)> {
     Some((prefix, epoch.parse().ok()?))
 }
 
-/// Creates the lane's folder and says the greatest epoch that is visible; `Fenced` when somebody else's files are there.
-pub(super) fn open(options: &FilesOptions, writer: &Writer) -> Result<Option<u64>> {
-    create_folders(&options.folder.join(staging(&writer.lane)))?;
-    let mut found = Found { ours: prefix(writer), suffix: options.format.suffix(), epoch: None, foreign: None };
-    found.walk(&options.folder, options.keys.len())?;
-    match found.foreign {
-        Some(file) if !options.append => Err(Error::new(
-            Kind::Fenced,
-            format!(
-                "{} has files of another lineage or lane, such as {}; set OPTIONS ('on_new_lineage' 'append') on table '{}' \
-                 to keep both, or move the folder away",
-                options.folder.display(),
-                file.display(),
-                options.table
-            ),
-        )),
-        _ => Ok(found.epoch),
-    }
+/// Whether a lane gave a file this name, in whatever format.
+pub(super) fn wrote(name: &str) -> bool {
+    let of_format = |format: Format| parse_name(name, format.suffix()).is_some_and(|(prefix, _)| lineage_of(prefix).is_some());
+    of_format(Format::Parquet) || of_format(Format::Json)
 }
 
-struct Found {
+/// The lineage in what is before the epoch: a UUID after the lane's name.
+pub(super) fn lineage_of(prefix: &str) -> Option<&str> {
+    let (lane, lineage) = prefix.split_at_checked(prefix.len().checked_sub(LINEAGE_LENGTH)?)?;
+    (lane.len() > 1 && lane.ends_with('-')).then_some(lineage)
+}
+
+/// What lanes have published in a folder.
+pub(super) struct Found {
     ours: String,
     suffix: &'static str,
-    epoch: Option<u64>,
-    foreign: Option<PathBuf>,
+    /// The greatest epoch of our lane and lineage.
+    pub(super) epoch: Option<u64>,
+    /// A file of another lineage or lane.
+    pub(super) foreign: Option<PathBuf>,
+    /// What is before the epoch in the name of a file of the newest other lineage.
+    pub(super) newest: Option<String>,
 }
 
 impl Found {
+    /// Looks at all names in `root`; `ours` is what is before the epoch in our own.
+    pub(super) fn new(root: &Path, options: &FilesOptions, ours: String) -> Result<Found> {
+        let mut found = Found { ours, suffix: options.format.suffix(), epoch: None, foreign: None, newest: None };
+        found.walk(root, options.keys.len())?;
+        Ok(found)
+    }
+
     /// Looks at all names at most `depth` folders below: as deep as there are partition keys.
     fn walk(&mut self, folder: &Path, depth: usize) -> Result<()> {
         for (name, is_folder) in entries(folder)? {
@@ -82,12 +90,22 @@ impl Found {
             }
             match parse_name(&name, self.suffix) {
                 Some((prefix, epoch)) if !is_folder && prefix == self.ours => self.epoch = self.epoch.max(Some(epoch)),
-                Some(_) if !is_folder => self.foreign = Some(folder.join(&name)),
+                Some((prefix, _)) if !is_folder => {
+                    if self.newest.as_deref().is_none_or(|newest| lineage_of(newest) < lineage_of(prefix)) {
+                        self.newest = Some(prefix.to_string());
+                    }
+                    self.foreign = Some(folder.join(&name));
+                }
                 _ => {}
             }
         }
         Ok(())
     }
+}
+
+/// Creates the lane's folder.
+pub(super) fn prepare(root: &Path, writer: &Writer) -> Result<()> {
+    create_folders(&root.join(staging(&writer.lane)))
 }
 
 /// Deletes what this lane has staged and is not in `keep`.

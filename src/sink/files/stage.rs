@@ -27,6 +27,8 @@ const OPEN_BYTES_MAX: usize = 64 << 20;
 /// One epoch that takes rows.
 pub(super) struct Stage {
     options: Arc<FilesOptions>,
+    /// The table's folder, or the shadow that is to replace it.
+    root: PathBuf,
     writer: Writer,
     epoch: u64,
     open: HashMap<String, Part>,
@@ -55,10 +57,17 @@ impl fmt::Debug for Stage {
 
 impl Stage {
     /// An epoch without rows; nothing is created before the first.
-    pub(super) fn new(options: Arc<FilesOptions>, writer: Writer, epoch: u64, written_bytes: Arc<AtomicU64>) -> Stage {
+    pub(super) fn new(
+        options: Arc<FilesOptions>,
+        root: PathBuf,
+        writer: Writer,
+        epoch: u64,
+        written_bytes: Arc<AtomicU64>,
+    ) -> Stage {
         written_bytes.store(0, Ordering::Relaxed);
         Stage {
             options,
+            root,
             writer,
             epoch,
             open: HashMap::new(),
@@ -123,8 +132,8 @@ impl Stage {
         let staged = format!("{staging}/{}-{}-{}.staged", self.writer.incarnation, self.epoch, self.parts);
         let name = published_name(&self.writer, self.epoch, self.parts, self.options.format.suffix());
         let published = if folder.is_empty() { name } else { format!("{folder}/{name}") };
-        create_folders(&self.options.folder.join(staging))?;
-        let path = self.options.folder.join(&staged);
+        create_folders(&self.root.join(staging))?;
+        let path = self.root.join(&staged);
         // Never an existing file: a thread of a sink that was dropped may still write to it.
         let file = OpenOptions::new().write(true).create_new(true).open(&path);
         let file = file.map_err(|cause| disk_error("create", &path, cause))?;
@@ -171,7 +180,7 @@ impl Stage {
             self.close(part)?;
         }
         if !self.done.is_empty() {
-            sync_folder(&self.options.folder.join(staging(&self.writer.lane)))?;
+            sync_folder(&self.root.join(staging(&self.writer.lane)))?;
         }
         Ok(self.done)
     }

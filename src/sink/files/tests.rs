@@ -1,5 +1,7 @@
 //! The sink as a lane drives it, and what readers find.
 
+mod new_lineage;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -229,6 +231,7 @@ async fn opening_says_the_greatest_epoch_and_stops_at_another_lineage_or_lane() 
         let error = FilesSink::new(stop.clone()).open(&other).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Fenced);
         assert!(error.to_string().contains("('on_new_lineage' 'append')"), "{error}");
+        assert!(error.to_string().contains("('on_new_lineage' 'replace') on table 'out'"), "{error}");
         let append = options(place.path(), "PARQUET", &[("on_new_lineage", "append")]);
         assert_eq!(FilesSink::new(append).open(&other).await.unwrap(), None);
     }
@@ -275,9 +278,10 @@ fn a_file_is_durable_before_the_folder_that_names_it_and_the_new_place_after_the
     let place = TempDir::new().unwrap();
     let options = options(place.path(), "PARQUET", &[]);
     let writer = writer(LINEAGE, 1);
-    publish::open(&options, &writer).unwrap();
+    replace::open(&options, &writer).unwrap();
+    publish::prepare(&options.folder, &writer).unwrap();
     let Output::Rows { rows, .. } = rows(&[(1, Some("a")), (2, Some("b"))]) else { panic!("these are rows") };
-    let mut stage = Stage::new(Arc::new(options.clone()), writer, 0, Arc::default());
+    let mut stage = Stage::new(Arc::new(options.clone()), options.folder.clone(), writer, 0, Arc::default());
     stage.write(&rows).unwrap();
     SYNCED.take();
     let staged = stage.seal().unwrap();
