@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::CheckpointStore;
 use super::read::{self, Needs, Recovered, record_name};
-use super::record::{Entry, Intent, Record, Snapshot, StateFile, VERSION, hash_hex};
+use super::record::{Entry, Record, Snapshot, StateFile, VERSION, hash_hex};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::sink::Writer;
@@ -124,7 +124,7 @@ impl LaneLog {
     pub async fn snapshot(&mut self, snapshot: Snapshot, from: u64) -> Result<()> {
         let from = from.min(self.next);
         self.append(vec![Entry::Snapshot(snapshot.clone())]).await?;
-        self.state_files.extend(snapshot.files.iter().map(|file| file.file.clone()));
+        self.state_files.extend(snapshot.all_files().map(|file| file.file.clone()));
         self.snapshots.push((from, snapshot));
         // The one before stays, for the case that a file of the newest is torn.
         if self.snapshots.len() > 2 {
@@ -146,7 +146,7 @@ impl LaneLog {
             return;
         }
         let needed =
-            |name: &String| self.snapshots.iter().flat_map(|(_, snapshot)| &snapshot.files).any(|file| file.file == *name);
+            |name: &String| self.snapshots.iter().flat_map(|(_, snapshot)| snapshot.all_files()).any(|file| file.file == *name);
         let (kept, old): (BTreeSet<_>, BTreeSet<_>) = std::mem::take(&mut self.state_files).into_iter().partition(needed);
         self.state_files = kept;
         let files = old.iter().map(|name| format!("{}/{name}", self.writer.lane)).collect();
@@ -194,9 +194,9 @@ pub struct StateWriter {
 }
 
 impl StateWriter {
-    /// Writes the panes that have changed up to the epoch of `intent`.
-    pub async fn write(&self, intent: &Intent, bytes: Vec<u8>, panes: Vec<(i64, i64)>) -> Result<StateFile> {
-        let file = format!("state-{:020}-{}.arrow", intent.epoch, self.writer.incarnation);
+    /// Writes what `what` names of the state as of `epoch`, which is about these panes.
+    pub async fn write(&self, epoch: u64, what: &str, bytes: Vec<u8>, panes: Vec<(i64, i64)>) -> Result<StateFile> {
+        let file = format!("state-{epoch:020}-{}-{what}.arrow", self.writer.incarnation);
         let (size_bytes, hash) = (bytes.len() as u64, hash_hex(&bytes));
         if !self.store.create(&format!("{}/{file}", self.writer.lane), bytes).await? {
             let text = format!("the snapshot {file} is there already; another process drives this lane");

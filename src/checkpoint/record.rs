@@ -91,6 +91,16 @@ pub struct Snapshot {
     pub intent: Intent,
     /// The files with its panes: the ones that changed are in the last, the others where an earlier snapshot put them.
     pub files: Vec<StateFile>,
+    /// The file with a merged part of the panes, `[from, to)`, where that can be gone on from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merged: Option<StateFile>,
+}
+
+impl Snapshot {
+    /// Every file that it needs.
+    pub fn all_files(&self) -> impl Iterator<Item = &StateFile> {
+        self.files.iter().chain(&self.merged)
+    }
 }
 
 /// A file of window state, and what it must be.

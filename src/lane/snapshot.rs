@@ -19,7 +19,9 @@ use crate::checkpoint::lane_log::{LaneLog, StateWriter};
 use crate::checkpoint::record::{Intent, Snapshot, StateFile};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
-use crate::window::panes::{PaneStates, Panes};
+use crate::window::base::Base;
+use crate::window::panes::PaneStates;
+use crate::window::state::WindowState;
 
 /// A snapshot may take a part of the time that is one in so many: 3 %.
 const COST_SHARE: u32 = 33;
@@ -45,7 +47,13 @@ struct Writing {
     from: u64,
     /// Panes before this one were gone.
     first_pane: i64,
-    task: JoinHandle<Result<(Option<StateFile>, Duration)>>,
+    task: JoinHandle<Result<Written>>,
+}
+
+struct Written {
+    changed: Option<StateFile>,
+    merged: Option<StateFile>,
+    took: Duration,
 }
 
 impl Snapshots {
@@ -67,7 +75,7 @@ impl Snapshots {
         parts: &LaneParts,
         log: &mut LaneLog,
         intent: &Intent,
-        panes: &mut Panes,
+        state: &mut WindowState,
     ) -> Result<()> {
         if self.writing.as_ref().is_some_and(|writing| writing.task.is_finished()) {
             self.record(parts, log).await?;
@@ -75,7 +83,7 @@ impl Snapshots {
         let many = self.records >= parts.bounds.snapshot_records || self.epochs >= EPOCHS_MAX;
         let cheap = self.last.is_none_or(|last| last.elapsed() > self.cost * COST_SHARE);
         if self.writing.is_none() && many && cheap {
-            self.begin(log, intent, panes);
+            self.begin(log, intent, state);
         }
         Ok(())
     }
@@ -86,7 +94,7 @@ impl Snapshots {
         parts: &LaneParts,
         log: &mut LaneLog,
         intent: &Intent,
-        panes: &mut Panes,
+        state: &mut WindowState,
     ) -> Result<()> {
         if self.writing.is_some() {
             self.record(parts, log).await?;
@@ -94,34 +102,35 @@ impl Snapshots {
         if self.records == 0 {
             return Ok(());
         }
-        self.begin(log, intent, panes);
+        self.begin(log, intent, state);
         self.record(parts, log).await
     }
 
-    fn begin(&mut self, log: &LaneLog, intent: &Intent, panes: &mut Panes) {
-        let changed = panes.take_changed();
-        let (writer, of) = (log.state_writer(), intent.clone());
-        let first_pane = panes.bounds().map_or(i64::MAX, |(first, _)| first);
-        let task = tokio::spawn(async move { write(&writer, &of, changed).await });
+    fn begin(&mut self, log: &LaneLog, intent: &Intent, state: &mut WindowState) {
+        let (changed, merged) = (state.panes_mut().take_changed(), state.base().cloned());
+        let (writer, epoch) = (log.state_writer(), intent.epoch);
+        let first_pane = state.panes().bounds().map_or(i64::MAX, |(first, _)| first);
+        let task = tokio::spawn(async move { write(&writer, epoch, changed, merged).await });
         self.writing = Some(Writing { intent: intent.clone(), from: log.next(), first_pane, task });
         (self.records, self.epochs, self.last) = (0, 0, Some(Instant::now()));
     }
 
-    /// Waits for the file, and appends the record.
+    /// Waits for the files, and appends the record.
     async fn record(&mut self, parts: &LaneParts, log: &mut LaneLog) -> Result<()> {
         let Some(Writing { intent, from, first_pane, task }) = self.writing.take() else { return Ok(()) };
         let broken = |cause| Err(Error::new(Kind::Bug, "writing a snapshot was broken off").because(cause));
-        let (new, cost) = task.await.unwrap_or_else(broken)?;
-        let replaced = new.as_ref().map_or(&[] as &[_], |file| &file.panes);
+        let written = task.await.unwrap_or_else(broken)?;
+        let replaced = written.changed.as_ref().map_or(&[] as &[_], |file| &file.panes);
         for file in &mut self.files {
             file.panes = without(&file.panes, replaced, first_pane);
         }
         self.files.retain(|file| !file.panes.is_empty());
-        self.files.extend(new);
-        self.cost = cost;
-        log.snapshot(Snapshot { epoch: intent.epoch, intent, files: self.files.clone() }, from).await?;
+        self.files.extend(written.changed);
+        self.cost = written.took;
+        let (files, merged) = (self.files.clone(), written.merged);
+        log.snapshot(Snapshot { epoch: intent.epoch, intent, files, merged }, from).await?;
         failpoint::hit(&parts.plan.name, "snapshot.recorded");
-        parts.status.note_snapshot(cost, parts.clock.now_ms());
+        parts.status.note_snapshot(written.took, parts.clock.now_ms());
         Ok(())
     }
 }
@@ -135,16 +144,30 @@ impl Drop for Snapshots {
     }
 }
 
-async fn write(writer: &StateWriter, intent: &Intent, changed: Vec<PaneStates>) -> Result<(Option<StateFile>, Duration)> {
+async fn write(writer: &StateWriter, epoch: u64, changed: Vec<PaneStates>, merged: Option<Base>) -> Result<Written> {
     let began = Instant::now();
-    if changed.is_empty() {
-        return Ok((None, Duration::ZERO));
-    }
     let panes = runs(changed.iter().map(|(pane, _)| *pane));
-    let encoded = tokio::task::spawn_blocking(move || encode(&changed)).await;
+    let changed = write_file(writer, epoch, "panes", changed, panes).await?;
+    let merged = match merged {
+        Some(Base { from, to, states }) => write_file(writer, epoch, "merged", vec![(from, states)], vec![(from, to)]).await?,
+        None => None,
+    };
+    Ok(Written { changed, merged, took: began.elapsed() })
+}
+
+async fn write_file(
+    writer: &StateWriter,
+    epoch: u64,
+    what: &str,
+    states: Vec<PaneStates>,
+    panes: Vec<(i64, i64)>,
+) -> Result<Option<StateFile>> {
+    let encoded = tokio::task::spawn_blocking(move || encode(&states)).await;
     let bytes = encoded.unwrap_or_else(|cause| Err(Error::new(Kind::Bug, "a snapshot could not be made").because(cause)))?;
-    let file = writer.write(intent, bytes, panes).await?;
-    Ok((Some(file), began.elapsed()))
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    writer.write(epoch, what, bytes, panes).await.map(Some)
 }
 
 fn encode(panes: &[PaneStates]) -> Result<Vec<u8>> {
@@ -156,6 +179,9 @@ fn encode(panes: &[PaneStates]) -> Result<Vec<u8>> {
     let mut writer = StreamWriter::try_new(&mut bytes, &schema)?;
     for (pane, parts) in panes {
         let whole = concat_batches(&states, parts)?;
+        if whole.num_rows() == 0 {
+            continue;
+        }
         let index: ArrayRef = Arc::new(Int64Array::from_value(*pane, whole.num_rows()));
         let columns = std::iter::once(index).chain(whole.columns().iter().map(compact)).collect();
         writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;

@@ -23,6 +23,7 @@ use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::query::plan::Windows;
 use crate::source::log::LogReader;
+use crate::window::base::Base;
 use crate::window::spec::WindowSpec;
 use crate::window::state::WindowState;
 
@@ -130,7 +131,7 @@ impl Windowed {
         self.last_epoch = Instant::now();
         self.forget(&parts.emit);
         self.show(parts);
-        self.snapshots.advance(parts, &mut open.log, &intent, self.state.panes_mut()).await?;
+        self.snapshots.advance(parts, &mut open.log, &intent, &mut self.state).await?;
         Ok(true)
     }
 
@@ -224,12 +225,12 @@ impl Windowed {
         let status = &parts.status;
         status.watermark_ns.store(self.time.watermark().unwrap_or(i64::MIN), Ordering::Relaxed);
         status.panes.store(self.state.panes().len() as u64, Ordering::Relaxed);
-        status.state_bytes.store(self.state.panes().bytes() as u64, Ordering::Relaxed);
+        status.state_bytes.store(self.state.bytes() as u64, Ordering::Relaxed);
     }
 
     /// Before a clean stop after `intent`: what was absorbed is in a snapshot, so that the next start reads nothing again.
     pub async fn last_snapshot(&mut self, parts: &LaneParts, open: &mut Open, intent: &Intent) -> Result<()> {
-        self.snapshots.finish(parts, &mut open.log, intent, self.state.panes_mut()).await
+        self.snapshots.finish(parts, &mut open.log, intent, &mut self.state).await
     }
 
     /// Puts a snapshot's panes in place. `Err(Corrupt)`: one of its files is not whole; what is loaded by then is of no use.
@@ -239,6 +240,13 @@ impl Windowed {
             for (pane, states) in snapshot::decode(&bytes, &file.panes)? {
                 let restored = self.state.restore(pane, states).await;
                 restored.map_err(|cause| Error::new(Kind::Bug, "a snapshot does not fit the query").because(cause))?;
+            }
+        }
+        if let Some(file) = &snapshot.merged {
+            let bytes = reader.read(file).await?;
+            let states = snapshot::decode(&bytes, &file.panes)?.into_iter().map(|(_, states)| states).collect();
+            if let [(from, to)] = file.panes[..] {
+                self.state.restore_base(Base { from, to, states });
             }
         }
         self.state.panes_mut().set_unchanged();

@@ -15,6 +15,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{ScalarValue, plan_err};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
+use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
@@ -42,6 +43,8 @@ pub struct Cut {
     pub aggregate_schema: SchemaRef,
     /// How many group columns a state has.
     pub groups: usize,
+    /// Set when every aggregate is a count, whose state can be subtracted: which of them counts all rows of the group.
+    pub counts: Option<usize>,
 }
 
 /// Where a column of the aggregate's result comes from.
@@ -127,7 +130,22 @@ pub(crate) fn cut(plan: &Arc<dyn ExecutionPlan>, leaf: Cell, context: &Arc<TaskC
         aggregate: columns,
         aggregate_schema,
         groups: groups.len(),
+        counts: counts(&aggregates, inner.filter_expr()),
     })
+}
+
+/// The aggregate that counts all rows, `count(*)`, if there is one and all others are counts, too.
+fn counts(aggregates: &[Arc<AggregateFunctionExpr>], filters: &[Option<Arc<dyn PhysicalExpr>>]) -> Option<usize> {
+    let is_count = |aggregate: &Arc<AggregateFunctionExpr>| aggregate.fun().name() == "count" && !aggregate.is_distinct();
+    let counts_all = |aggregate: &Arc<AggregateFunctionExpr>| {
+        let arguments = aggregate.expressions();
+        arguments.iter().all(|argument| argument.downcast_ref::<Literal>().is_some_and(|literal| !literal.value().is_null()))
+    };
+    if !aggregates.iter().all(is_count) {
+        return None;
+    }
+    let all_rows = |(aggregate, filter): (&Arc<_>, &Option<_>)| filter.is_none() && counts_all(aggregate);
+    aggregates.iter().zip(filters).position(all_rows)
 }
 
 /// The column that [`Cut::partial`] puts first.

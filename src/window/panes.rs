@@ -17,7 +17,7 @@ const RADIX: i64 = 8;
 // 8^6 panes are more than a window may have.
 const TIERS: u32 = 6;
 // A pane's parts are merged when there are so many: an open pane of a busy second gets some 20 small ones.
-const PARTS_MAX: usize = 32;
+pub(super) const PARTS_MAX: usize = 32;
 // What a batch costs beside its columns' bytes: its structs and its columns'.
 const BATCH_OVERHEAD: usize = 512;
 
@@ -181,7 +181,7 @@ impl Panes {
     }
 }
 
-fn size_of(batches: &[RecordBatch]) -> usize {
+pub(super) fn size_of(batches: &[RecordBatch]) -> usize {
     batches.iter().map(bytes_of).sum()
 }
 

@@ -8,6 +8,7 @@ use arrow::compute::take_record_batch;
 use arrow::datatypes::{Int64Type, TimestampNanosecondType};
 use datafusion::error::{DataFusionError, Result};
 
+use super::base::{Base, without_zeros};
 use super::panes::Panes;
 use super::spec::WindowSpec;
 use crate::query::cut::{AggregateColumn, Cut};
@@ -20,14 +21,6 @@ pub struct WindowState {
     spec: WindowSpec,
     panes: Panes,
     base: Option<Base>,
-}
-
-/// The merged older part of the present window, kept while that part does not change: what `emit 'latest'` reads each epoch.
-#[derive(Debug)]
-struct Base {
-    from: i64,
-    to: i64,
-    states: Vec<RecordBatch>,
 }
 
 // The newest panes still get rows each epoch: events come a little out of order.
@@ -84,7 +77,9 @@ impl WindowState {
 
     /// Puts states into a pane: absorbed ones, or those of a snapshot.
     pub async fn restore(&mut self, pane: i64, states: RecordBatch) -> Result<()> {
-        if self.base.as_ref().is_some_and(|base| base.from <= pane && pane < base.to) {
+        if let Some(base) = self.base.as_mut().filter(|base| base.from <= pane && pane < base.to)
+            && !(self.cut.counts.is_some() && base.add(&states))
+        {
             self.base = None;
         }
         self.panes.add(pane, states).await
@@ -102,16 +97,34 @@ impl WindowState {
         let (from, to) = self.pane_range(end_ns);
         let newest = self.panes.bounds().map_or(to, |(_, last)| last + 1).min(to);
         let hot = (newest - HOT_PANES).clamp(from, to);
-        if self.base.as_ref().is_none_or(|base| base.from != from || base.to > to || newest - base.to > 2 * HOT_PANES) {
-            let states = self.panes.window(from, hot, hot).await?;
-            let states = self.panes.merge(states).await?;
-            self.base = Some(Base { from, to: hot, states });
+        let fits = |base: &Base| base.from == from && base.to <= to && newest - base.to <= 2 * HOT_PANES;
+        match &mut self.base {
+            Some(base) if fits(base) => {}
+            Some(base) if base.reaches(&self.cut, from) && base.to <= to => {
+                base.slide(&mut self.panes, &self.cut, from, hot).await?;
+            }
+            base => *base = Some(Base::of(&mut self.panes, &self.cut, from, hot).await?),
         }
         let Some(base) = &self.base else { return Ok(None) };
         let mut states = base.states.clone();
         let base_to = base.to;
         states.extend(self.panes.window(base_to, to, base_to).await?);
         self.finish(states, end_ns).await
+    }
+
+    /// What [`Self::latest`] keeps merged, if that cannot be had again without reading every pane.
+    pub fn base(&self) -> Option<&Base> {
+        self.base.as_ref().filter(|_| self.cut.counts.is_some())
+    }
+
+    /// Puts what [`Self::base`] gave back, after all its panes.
+    pub fn restore_base(&mut self, base: Base) {
+        self.base = Some(base);
+    }
+
+    /// Memory held.
+    pub fn bytes(&self) -> usize {
+        self.panes.bytes() + self.base.as_ref().map_or(0, Base::bytes)
     }
 
     fn pane_range(&self, end_ns: i64) -> (i64, i64) {
@@ -126,6 +139,11 @@ impl WindowState {
         let finished = self.cut.finish.run(states).await?;
         let mut windows = Vec::with_capacity(finished.len());
         for batch in finished {
+            let batch = match self.cut.counts {
+                // A group that was taken out, if the merge left it in two parts.
+                Some(index) => without_zeros(&batch, self.cut.groups + index)?,
+                None => batch,
+            };
             windows.push(self.with_bounds(&batch, end_ns)?);
         }
         let rows = self.cut.upper.run(windows).await?;
@@ -174,7 +192,10 @@ impl WindowState {
     pub fn forget(&mut self, end_ns: i64) {
         // A watermark lies between two ends; the next window begins where its end says, not a slide after that.
         let first_needed = self.spec.first_end(end_ns).saturating_sub(self.spec.size_ns);
-        self.panes.drop_before(first_needed.div_euclid(self.spec.pane_ns()));
+        let first_needed = first_needed.div_euclid(self.spec.pane_ns());
+        // What is merged is subtracted later.
+        let first_merged = self.base().map_or(first_needed, |base| base.from);
+        self.panes.drop_before(first_needed.min(first_merged));
     }
 }
 

@@ -42,10 +42,13 @@ pub struct GenerateArgs {
     /// How many contents there are.
     #[arg(long, value_name = "COUNT", default_value_t = 10_000)]
     pub contents: usize,
-    /// The time of the first event, such as 2026-11-23T10:00:00Z; the others follow at --rate (or 1000 a second). Without it,
-    /// events happen now.
+    /// The time of the first event, such as 2026-11-23T10:00:00Z; the others follow at --time-rate, or --rate, or 1000 a second.
+    /// Without it, events happen now.
     #[arg(long, value_name = "TIME", value_parser = DateTime::parse_from_rfc3339)]
     pub from_time: Option<DateTime<chrono::FixedOffset>>,
+    /// Events in one second of event time, however fast they are produced.
+    #[arg(long, value_name = "PER_SECOND", requires = "from_time")]
+    pub time_rate: Option<f64>,
     /// The same seed makes the same contents and events.
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
@@ -179,7 +182,7 @@ impl Job {
         if args.to == To::Postgres && args.poison > 0.0 {
             return Err(Error::new(Kind::Usage, "--poison breaks Kafka records; a table cannot hold a broken row"));
         }
-        let rate_per_second = args.rate.unwrap_or(EVENT_TIME_RATE);
+        let rate_per_second = args.time_rate.or(args.rate).unwrap_or(EVENT_TIME_RATE);
         let spec = EventsSpec { seed: args.seed, contents: args.contents, from_time_ns, rate_per_second, jitter_ms: JITTER_MS };
         Ok(Self {
             events: Events::new(spec)?,
