@@ -12,7 +12,12 @@ const WAIT: Duration = Duration::from_secs(60);
 
 /// A command without the variables that the shipped queries name.
 pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_falaj"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_falaj")), folder, args)
+}
+
+/// The same of another build.
+pub(crate) fn command_of(binary: &Path, folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(binary);
     command.args(args).current_dir(folder);
     for name in ["KAFKA_BROKERS", "DATABASE_URL", "REDIS_URL", "PARTNER_URL", "FALAJ_LOG", "RUST_BACKTRACE"] {
         command.env_remove(name);
@@ -55,20 +60,41 @@ impl Falaj {
 
     /// Asks it to stop, as an operator would.
     pub(crate) fn terminate(&self) {
-        Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal, by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+    }
+
+    /// Whether it runs; it may be stopped.
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Kills it at once; gives everything that it has said.
+    pub(crate) fn kill(mut self) -> String {
+        self.child.kill().unwrap();
+        self.end().1
     }
 
     /// Waits for its end; gives everything that it has said.
-    pub(crate) fn end(mut self) -> (ExitStatus, String) {
-        let deadline = Instant::now() + WAIT;
+    pub(crate) fn end(self) -> (ExitStatus, String) {
+        self.end_within(WAIT).unwrap_or_else(|said| panic!("it does not end:\n{said}"))
+    }
+
+    /// The same, but not for ever; what it has said is the error.
+    pub(crate) fn end_within(mut self, wait: Duration) -> Result<(ExitStatus, String), String> {
+        let deadline = Instant::now() + wait;
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.said.push(line),
                 Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout) => panic!("it does not end:\n{}", self.said.join("\n")),
+                Err(RecvTimeoutError::Timeout) => return Err(self.said.join("\n")),
             }
         }
-        (self.child.wait().unwrap(), self.said.join("\n"))
+        Ok((self.child.wait().unwrap(), self.said.join("\n")))
     }
 }
 

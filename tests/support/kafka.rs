@@ -6,7 +6,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
@@ -52,7 +52,12 @@ impl Topic {
         let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
         let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
         admin(brokers).create_topics([&topic], &options).await.unwrap()[0].as_ref().unwrap();
-        let producer = config(brokers).set("linger.ms", "1").set("queue.buffering.max.messages", "100000").create().unwrap();
+        let producer = config(brokers)
+            .set("linger.ms", "1")
+            .set("queue.buffering.max.messages", "100000")
+            .set("enable.idempotence", "true")
+            .create()
+            .unwrap();
         Self { brokers: brokers.to_string(), name: name.to_string(), producer }
     }
 
@@ -88,7 +93,13 @@ impl Topic {
 
     /// What a reader of committed records finds in the topic's dead letters; nothing when there is no such topic.
     pub(crate) fn letters(&self) -> Vec<Record> {
-        let name = self.dlq();
+        let mut records = Vec::new();
+        self.read(&self.dlq(), |message| records.push(Record::read(message)));
+        records
+    }
+
+    /// Hands over what a reader of committed records finds in a topic, each partition in its order.
+    pub(crate) fn read(&self, name: &str, mut take: impl FnMut(&BorrowedMessage<'_>)) {
         let consumer: BaseConsumer = config(&self.brokers)
             .set("group.id", "falaj-test")
             .set("enable.partition.eof", "true")
@@ -97,24 +108,26 @@ impl Topic {
             .unwrap();
         // Asked for by name, a topic might be made.
         let all = consumer.fetch_metadata(None, Duration::from_secs(30)).unwrap();
-        let Some(topic) = all.topics().iter().find(|topic| topic.name() == name) else { return Vec::new() };
+        let Some(topic) = all.topics().iter().find(|topic| topic.name() == name) else { return };
         let mut left = topic.partitions().len();
         let mut list = TopicPartitionList::new();
         for partition in topic.partitions() {
-            list.add_partition_offset(&name, partition.id(), Offset::Beginning).unwrap();
+            list.add_partition_offset(name, partition.id(), Offset::Beginning).unwrap();
         }
         consumer.assign(&list).unwrap();
-        let (began, mut records) = (Instant::now(), Vec::new());
+        let mut heard = Instant::now();
         while left > 0 {
-            assert!(began.elapsed() < Duration::from_secs(60), "the end of {name} was not reached");
+            assert!(heard.elapsed() < Duration::from_secs(60), "the end of {name} was not reached");
             match consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => records.push(Record::read(&message)),
+                Some(Ok(message)) => {
+                    heard = Instant::now();
+                    take(&message);
+                }
                 Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
                 Some(Err(error)) => panic!("{error}"),
                 None => {}
             }
         }
-        records
     }
 
     fn dlq(&self) -> String {

@@ -1,13 +1,13 @@
 //! A project folder of a test's own: a copy of the shipped queries that points to a topic, a schema and boards of its own, so
 //! that tests run beside each other, in any order, and twice.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::falaj::{Falaj, command};
+use super::falaj::{Falaj, command, command_of};
 use super::kafka::Topic;
 
 const SHIPPED: [&str; 8] =
@@ -74,7 +74,15 @@ impl Project {
 
     /// `falaj` with these arguments, in the folder, with the addresses of the servers.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = command(self.folder.path(), args);
+        self.with_servers(command(self.folder.path(), args))
+    }
+
+    /// The same of another build.
+    pub(crate) fn command_of(&self, binary: &Path, args: &[&str]) -> Command {
+        self.with_servers(command_of(binary, self.folder.path(), args))
+    }
+
+    fn with_servers(&self, mut command: Command) -> Command {
         command.env("KAFKA_BROKERS", &self.brokers).env("DATABASE_URL", &self.database_url).env("REDIS_URL", &self.redis_url);
         command
     }
