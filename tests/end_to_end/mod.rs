@@ -6,6 +6,7 @@ mod contents;
 pub(crate) mod found;
 mod live;
 pub(crate) mod oracle;
+mod replay;
 mod stopped;
 mod whole;
 pub(crate) mod windows;
