@@ -1,6 +1,6 @@
 //! Looks at everything that stands in a checkpoint: whether each record and each file is whole, and whether they follow each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::CheckpointStore;
 use super::read::{self, ADVICE, Needs, last_run, record_name};
@@ -16,6 +16,8 @@ pub struct Verified {
     pub files: u64,
     /// One sentence each, with what to do.
     pub problems: Vec<String>,
+    /// Whether the next start would find what it needs.
+    pub goes_on: bool,
 }
 
 /// Looks at one lane. `Err`: the store does not answer.
@@ -46,8 +48,9 @@ pub async fn lane(store: &dyn CheckpointStore, lineage: &str, lane: &str) -> Res
         }
     }
     problems.append(&mut chain.problems);
-    verified.files = files(store, lane, &records, problems).await?;
-    recovery(store, lineage, lane, problems).await?;
+    let torn;
+    (verified.files, torn) = files(store, lane, &records, problems).await?;
+    verified.goes_on = goes_on(store, lineage, lane, &torn, problems).await?;
     Ok(verified)
 }
 
@@ -55,13 +58,14 @@ fn is_claim(record: &Record) -> bool {
     record.entries.iter().any(|entry| matches!(entry, Entry::Claim { .. }))
 }
 
-/// Reads the files of the two newest snapshots; those of older ones may have been purged.
+/// Reads the files of the two newest snapshots; those of older ones may have been purged. Gives their number, and the names of
+/// those that are not whole.
 async fn files(
     store: &dyn CheckpointStore,
     lane: &str,
     records: &[(u64, Result<Record>)],
     problems: &mut Vec<String>,
-) -> Result<u64> {
+) -> Result<(u64, BTreeSet<String>)> {
     let entries = records.iter().rev().filter_map(|(_, record)| record.as_ref().ok()).flat_map(|record| &record.entries);
     let snapshots = entries.filter_map(|entry| match entry {
         Entry::Snapshot(snapshot) => Some(snapshot),
@@ -69,34 +73,47 @@ async fn files(
     });
     let newest: Vec<&Snapshot> = snapshots.take(2).collect();
     let files: BTreeMap<&str, _> = newest.iter().flat_map(|of| &of.files).map(|file| (file.file.as_str(), file)).collect();
+    let mut torn = BTreeSet::new();
     for file in files.values() {
         match read::state_file(store, lane, file).await {
-            Err(error) if error.kind() == Kind::Corrupt => problems.push(error.to_string()),
+            Err(error) if error.kind() == Kind::Corrupt => {
+                problems.push(error.to_string());
+                torn.insert(file.file.clone());
+            }
             read => drop(read?),
         }
     }
-    Ok(files.len() as u64)
+    Ok((files.len() as u64, torn))
 }
 
-/// Whether the next start would find what it needs.
-async fn recovery(store: &dyn CheckpointStore, lineage: &str, lane: &str, problems: &mut Vec<String>) -> Result<()> {
+/// Whether the next start would find what it needs. What it would say if not is a problem, unless that was named before.
+async fn goes_on(
+    store: &dyn CheckpointStore,
+    lineage: &str,
+    lane: &str,
+    torn: &BTreeSet<String>,
+    problems: &mut Vec<String>,
+) -> Result<bool> {
     let found = match read::recover(store, lineage, lane, Needs::LastEpoch).await {
-        Ok(last) if !last.has_state() => return Ok(()),
+        Ok(last) if !last.has_state() => return Ok(true),
         Ok(_) => read::recover(store, lineage, lane, Needs::State).await,
         Err(error) => Err(error),
     };
-    let needs = found.and_then(|found| {
-        let newest = found.snapshots.last().map_or(0, |(_, snapshot)| snapshot.epoch);
-        found.intents_after(newest).map(drop)
+    // From the newest snapshot that is whole, or from the first epoch on.
+    let from = found.and_then(|found| {
+        let is_whole = |of: &Snapshot| of.files.iter().all(|file| !torn.contains(&file.file));
+        let newest = found.snapshots.iter().rev().map(|(_, snapshot)| snapshot).find(|snapshot| is_whole(snapshot));
+        found.intents_after(newest.map_or(0, |snapshot| snapshot.epoch)).map(drop)
     });
-    match needs {
+    match from {
+        Ok(()) => Ok(true),
         Err(error) if error.kind() != Kind::Corrupt => Err(error),
-        // What is torn was named already.
-        Err(error) if !problems.contains(&error.to_string()) => {
-            problems.push(error.to_string());
-            Ok(())
+        Err(error) => {
+            if !problems.contains(&error.to_string()) {
+                problems.push(error.to_string());
+            }
+            Ok(false)
         }
-        _ => Ok(()),
     }
 }
 

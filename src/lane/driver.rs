@@ -183,7 +183,7 @@ fn check_age(parts: &LaneParts, recovered: &Recovered, visible: Option<u64>) -> 
             Kind::Corrupt,
             format!(
                 "the checkpoint of lane '{}' ends at epoch {known}, but its sink holds epoch {epoch}: the checkpoint is older \
-                 than the sink; put the newer folder back, or move it away to begin a new lineage",
+                 than the sink; put the newer folder back, or begin a new lineage from this one by 'falaj checkpoint fork'",
                 parts.plan.name
             ),
         )),
