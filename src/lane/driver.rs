@@ -90,6 +90,9 @@ async fn drive(parts: &LaneParts) -> Result<()> {
     let (log, recovered) = claim.await?;
     failpoint::hit(name, "claimed");
     let mut sink = (parts.make_sink)()?;
+    if recovered.last().is_some() {
+        sink.goes_on();
+    }
     let visible = sink.open(log.writer()).await?;
     check_age(parts, &recovered, visible)?;
     let keep = recovered.open_intent().map(|intent| intent.staged.clone()).unwrap_or_default();

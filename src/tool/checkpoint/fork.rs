@@ -21,8 +21,8 @@ use crate::error::{Error, Kind, Result};
 const SINKS: &str = "\
 At the next start every sink takes this for a new history:
   Redis     the whole board is swapped in; of hashes, each row that changes is written
-  Parquet   the lane stops at the files that are there, unless the table's 'on_new_lineage' lets it go on;
-            with 'append' the rows after these positions are added, a second time where the files have them
+  Parquet   the lane stops at the files that are there; with the table's 'on_new_lineage' 'append' it adds the rows after
+            these positions, a second time where the files have them ('replace' wants a lane that reads everything again)
   HTTP      the rows after these positions are sent with the same _id and a new Idempotency-Key: a receiver that upserts by
             _id ends right
   Kafka     the rows after these positions are appended, a second time where the topic has them; dead letters likewise
