@@ -1,4 +1,4 @@
-//! A checkpoint that is older than its sinks, and one that is forked under a process that runs.
+//! A checkpoint that is older than its sinks, one that is forked under a process that runs, and one with torn files of state.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -93,6 +93,38 @@ async fn a_process_under_which_the_checkpoint_is_forked_ends_and_nothing_is_lost
     let expected: BTreeMap<i64, Row> = oracle.rows.iter().map(|row| (row.id, row.clone())).collect();
     found::assert_same("Parquet", &expected, &found::enriched(&project.path("data/bigquery_output")));
     project.finish().await;
+}
+
+#[tokio::test]
+async fn a_torn_file_of_state_costs_a_longer_start_and_nothing_else() {
+    let project = Project::new(PARTITIONS).await;
+    project.remove(&["partner", "bigquery"]);
+    let events = events(3 * THIRD);
+    let oracle = Oracle::new(&events, &produce(&project, &events[..THIRD]));
+    project.run_until_latest("http://127.0.0.1:9");
+    // The only snapshot of a lane: everything is read again.
+    tear_newest(&project, "top_content_seconds");
+    send(&project, &events[THIRD..2 * THIRD]);
+    let said = project.run_until_latest("http://127.0.0.1:9");
+    assert!(
+        said.contains("lane 'top_content_seconds' goes back to epoch 0: the snapshot top_content_seconds/state-"),
+        "{said}"
+    );
+    assert!(!said.contains("lane 'top_content' goes back"), "{said}");
+    // One with another before it.
+    tear_newest(&project, "top_content");
+    send(&project, &events[2 * THIRD..]);
+    let said = project.run_until_latest("http://127.0.0.1:9");
+    assert!(said.contains("lane 'top_content' goes back to epoch ") && !said.contains("goes back to epoch 0"), "{said}");
+    boards::are_exact(&project, &oracle).await;
+    project.finish().await;
+}
+
+/// Cuts a lane's newest file of state in half.
+fn tear_newest(project: &Project, lane: &str) {
+    let newest = found::files(&project.path(&format!("data/run/checkpoint/{lane}")), "arrow").pop().unwrap();
+    let bytes = std::fs::read(&newest).unwrap();
+    std::fs::write(newest, &bytes[..bytes.len() / 2]).unwrap();
 }
 
 /// A run that ends with code 1; what it says.
