@@ -92,6 +92,11 @@ pub struct Run {
     pub stop: watch::Receiver<bool>,
 }
 
+/// The checkpoint in a folder, which is made when something is first written.
+pub fn local_checkpoint(folder: &Path) -> Arc<dyn CheckpointStore> {
+    Arc::new(LocalStore::new(folder))
+}
+
 /// Checks every table and plans every lane, without a network. What is not set is an error where `secrets` are needed.
 pub async fn check(project: &Project, secrets: Secrets) -> Result<Vec<LanePlan>> {
     for table in project.tables().values() {
@@ -128,7 +133,7 @@ pub async fn run(project: &Project, run: Run) -> Result<()> {
         plans.push(plan_lane(project, lane, &lookups).await?);
     }
     let store: Arc<dyn CheckpointStore> = match &run.world {
-        World::Real => Arc::new(LocalStore::new(&project.settings().checkpoint)),
+        World::Real => local_checkpoint(Path::new(&project.settings().checkpoint)),
         World::Inside(inside) => Arc::clone(&inside.store),
     };
     let lineage = LaneLog::lineage(store.as_ref()).await?;

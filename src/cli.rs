@@ -8,6 +8,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, Kind, Result};
+use crate::tool::checkpoint::{self, CheckpointArgs};
 use crate::tool::demo::{self, DemoArgs};
 use crate::tool::generate::{self, GenerateArgs};
 use crate::tool::receive::{self, ReceiveArgs};
@@ -29,6 +30,8 @@ enum Command {
     Demo(DemoArgs),
     /// Plan every file and check every table, without a network
     Check(CheckArgs),
+    /// Show what a checkpoint holds, verify it, or begin a new lineage from it
+    Checkpoint(CheckpointArgs),
     /// Make tables, content and events, in Postgres and Kafka
     Generate(GenerateArgs),
     /// Stand for the external HTTP system: take rows, count them, show the last ones
@@ -77,7 +80,11 @@ pub fn run() -> ExitCode {
 
 /// What can be typed, with the variables.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommands(|command| command.mut_args(with_variable))
+    Cli::command().mut_subcommands(with_variables)
+}
+
+fn with_variables(command: clap::Command) -> clap::Command {
+    command.mut_args(with_variable).mut_subcommands(with_variables)
 }
 
 fn with_variable(arg: Arg) -> Arg {
@@ -96,6 +103,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Run(args) => run::run(args, stop_signal()).await,
         Command::Demo(args) => demo::run(args, stop_signal()).await,
         Command::Check(args) => run::check(args).await,
+        Command::Checkpoint(args) => checkpoint::run(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Receive(args) => receive::run(args, stopped()).await,
     }
@@ -139,7 +147,8 @@ mod tests {
         let run = command.find_subcommand("run").unwrap();
         let no_web = run.get_arguments().find(|arg| arg.get_long() == Some("no-web")).unwrap();
         assert_eq!(no_web.get_env().unwrap(), "FALAJ_NO_WEB");
-        for arg in command.get_subcommands().flat_map(clap::Command::get_arguments) {
+        let checkpoint = command.find_subcommand("checkpoint").unwrap();
+        for arg in command.get_subcommands().chain(checkpoint.get_subcommands()).flat_map(clap::Command::get_arguments) {
             assert_eq!(arg.get_long().is_some(), arg.get_env().is_some(), "{arg}");
         }
     }

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests reach servers by environment variables")]
 
 mod chaos;
+mod checkpoint;
 mod compose;
 #[cfg(feature = "failpoints")]
 mod crash;

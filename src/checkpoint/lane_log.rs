@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::CheckpointStore;
-use super::read::{self, Needs, Recovered, record_name};
+use super::read::{self, Lineage, Needs, Recovered, record_name};
 use super::record::{Entry, Record, Snapshot, StateFile, VERSION, hash_hex};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
@@ -15,6 +15,8 @@ const PURGE_RECORDS: u64 = 64;
 /// Claims that are never purged, with the restarts that wrote them: whoever sleeps through more of them than this, and wakes, may
 /// find the number of its next record free again.
 const CLAIMS_KEPT: usize = 1024;
+/// How often a claim is tried against a process that is at work: it writes a record in a few milliseconds at best.
+const CLAIM_TRIES: usize = 100;
 
 /// The log, claimed by this process.
 pub struct LaneLog {
@@ -36,15 +38,17 @@ pub struct LaneLog {
 impl LaneLog {
     /// The lineage of the checkpoint; made once, by whoever comes first.
     pub async fn lineage(store: &dyn CheckpointStore) -> Result<String> {
-        let fresh = uuid::Uuid::now_v7().to_string();
-        if store.create("lineage.json", format!("{{\"lineage\":\"{fresh}\"}}\n").into_bytes()).await? {
-            return Ok(fresh);
+        let fresh = Lineage { lineage: uuid::Uuid::now_v7().to_string(), forked_from: None };
+        if store.create(read::LINEAGE, fresh.encode()?).await? {
+            return Ok(fresh.lineage);
         }
-        read::lineage(store).await?.ok_or_else(|| Error::new(Kind::Corrupt, "the checkpoint's lineage.json has vanished"))
+        let there = read::lineage(store).await?;
+        let gone = || Error::new(Kind::Corrupt, format!("the checkpoint's {} has vanished", read::LINEAGE));
+        there.map(|there| there.lineage).ok_or_else(gone)
     }
 
     /// Reads the log of `lane` and appends a claim to it: whoever drove it before loses its next record. `records_kept` old
-    /// records stay when a purge could remove them.
+    /// records stay when a purge could remove them. `Err(Corrupt)` when it is not fit to go on from; then nothing was claimed.
     pub async fn claim(
         store: Arc<dyn CheckpointStore>,
         lineage: &str,
@@ -53,22 +57,47 @@ impl LaneLog {
         needs: Needs,
         records_kept: u64,
     ) -> Result<(Self, Recovered)> {
-        let recovered = read::recover(store.as_ref(), lineage, lane, needs).await?;
+        let mut recovered = read::recover(store.as_ref(), lineage, lane, needs).await?;
         let writer = Writer { lineage: lineage.to_string(), lane: lane.to_string(), incarnation: recovered.incarnation + 1 };
         let mut log = Self {
-            store,
+            store: Arc::clone(&store),
             writer,
             next: recovered.next,
-            oldest: recovered.oldest,
-            old_claims: recovered.old_claims.clone(),
-            needed_from: recovered.snapshots.first().map_or(recovered.oldest, |(from, _)| *from),
+            oldest: 0,
+            old_claims: Vec::new(),
+            needed_from: 0,
             records_kept,
-            snapshots: recovered.snapshots.clone(),
-            state_files: recovered.state_files.clone(),
+            snapshots: Vec::new(),
+            state_files: BTreeSet::new(),
             purging: None,
         };
-        log.append(vec![Entry::Claim { at_ms: clock.now_ms() }]).await?;
+        if log.take_over(clock.now_ms()).await? {
+            recovered = read::recover(store.as_ref(), lineage, lane, needs).await?;
+        }
+        log.oldest = recovered.oldest;
+        log.old_claims = recovered.old_claims.clone();
+        log.snapshots = recovered.snapshots.clone();
+        log.state_files = recovered.state_files.clone();
+        log.needed_from = log.needed_from();
         Ok((log, recovered))
+    }
+
+    /// Appends the claim. Where another process is at work its newest records are read, and the claim comes after them; says
+    /// whether there were any.
+    async fn take_over(&mut self, at_ms: i64) -> Result<bool> {
+        let first = self.next;
+        for _ in 0..CLAIM_TRIES {
+            if self.try_append(vec![Entry::Claim { at_ms }]).await? {
+                return Ok(self.next > first + 1);
+            }
+            let Writer { lineage, lane, incarnation } = &mut self.writer;
+            while self.store.read(&record_name(lane, self.next)).await?.is_some() {
+                let record = read::record(self.store.as_ref(), lineage, lane, self.next).await?;
+                *incarnation = (*incarnation).max(record.incarnation + 1);
+                self.next += 1;
+            }
+        }
+        Err(self.fenced())
     }
 
     /// Who writes: the lineage, the lane and this claim.
@@ -83,6 +112,10 @@ impl LaneLog {
 
     /// Appends a record; durable when it returns. `Err(Fenced)`: somebody else claimed the lane.
     pub async fn append(&mut self, entries: Vec<Entry>) -> Result<()> {
+        if self.try_append(entries).await? { Ok(()) } else { Err(self.fenced()) }
+    }
+
+    async fn try_append(&mut self, entries: Vec<Entry>) -> Result<bool> {
         let record = Record {
             version: VERSION,
             number: self.next,
@@ -91,12 +124,9 @@ impl LaneLog {
             incarnation: self.writer.incarnation,
             entries,
         };
-        let name = record_name(&self.writer.lane, self.next);
-        if !self.store.create(&name, record.encode()?).await? {
-            return Err(self.fenced());
-        }
-        self.next += 1;
-        Ok(())
+        let created = self.store.create(&record_name(&self.writer.lane, self.next), record.encode()?).await?;
+        self.next += u64::from(created);
+        Ok(created)
     }
 
     /// `Err(Fenced)` when somebody else has claimed the lane since this process wrote last.
@@ -130,8 +160,13 @@ impl LaneLog {
         if self.snapshots.len() > 2 {
             self.snapshots.remove(0);
         }
-        self.needed_from = self.snapshots[0].0;
+        self.needed_from = self.needed_from();
         Ok(())
+    }
+
+    /// While there is one snapshot only, every intent from the first on stays: they are what is read if a file of it is torn.
+    fn needed_from(&self) -> u64 {
+        if self.snapshots.len() < 2 { self.oldest } else { self.snapshots[0].0 }
     }
 
     /// For lanes without state: from here on nothing before the last commit is needed.
@@ -163,8 +198,18 @@ impl LaneLog {
     }
 }
 
+#[cfg(test)]
+impl LaneLog {
+    /// Waits for the purge that is under way.
+    pub(super) async fn purged(&mut self) {
+        if let Some(purging) = self.purging.take() {
+            purging.await.unwrap();
+        }
+    }
+}
+
 /// Removes records, oldest first, and files. A claim stays (but for the first `too_many`, which are known to be claims): it holds
-/// the number that a process which slept since then would write next.
+/// the number that a process which slept since then would write next. What cannot be read stays, since it may be one.
 async fn remove(
     store: &dyn CheckpointStore,
     writer: &Writer,
@@ -177,8 +222,8 @@ async fn remove(
         let name = record_name(&writer.lane, number);
         let bytes = store.read(&name).await?.unwrap_or_default();
         let record = Record::decode(&bytes, &name, &writer.lineage, &writer.lane, number);
-        let claims = record.is_ok_and(|record| record.entries.iter().any(|entry| matches!(entry, Entry::Claim { .. })));
-        if !claims || index < too_many {
+        let is_old = |record: Record| !record.entries.iter().any(|entry| matches!(entry, Entry::Claim { .. }));
+        if index < too_many || record.is_ok_and(is_old) {
             names.push(name);
         }
     }

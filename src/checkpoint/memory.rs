@@ -29,12 +29,18 @@ impl CheckpointStore for MemoryStore {
     }
 
     async fn list(&self, folder: &str) -> Result<Vec<String>> {
-        let prefix = format!("{folder}/");
-        Ok(self.0.lock().keys().filter_map(|name| name.strip_prefix(&prefix)).map(str::to_string).collect())
+        let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let files = self.0.lock();
+        let inside = files.keys().filter_map(|name| name.strip_prefix(&prefix));
+        let mut names: Vec<String> = inside.filter_map(|rest| rest.split('/').next()).map(str::to_string).collect();
+        names.sort();
+        names.dedup();
+        Ok(names)
     }
 
     async fn remove(&self, names: Vec<String>) -> Result<()> {
-        self.0.lock().retain(|name, _| !names.contains(name));
+        let mut files = self.0.lock();
+        names.iter().for_each(|name| drop(files.remove(name)));
         Ok(())
     }
 }

@@ -1,31 +1,38 @@
 //! What survives a process: for each lane one log of records 0, 1, 2 …, each created only if it does not exist.
 //!
 //! [`record`] says what stands in a record, [`read`] finds what a lane needs to go on, [`lane_log`] claims, appends and purges,
-//! [`local`] and [`memory`] keep the bytes.
+//! [`verify`] looks at everything, [`fork`] begins a new lineage, [`local`] and [`memory`] keep the bytes.
 
+pub mod fork;
 pub mod lane_log;
 pub mod local;
 pub mod memory;
 pub mod read;
 pub mod record;
+#[cfg(test)]
+mod tests;
+pub mod verify;
 
 use async_trait::async_trait;
 
 use crate::error::Result;
 
-/// Where records and snapshots are kept. Every method may be called again after an error; what `Ok` says is durable.
-/// Names are `lineage.json`, `<lane>/<20 digits>.json` and `<lane>/state-<20 digits>.arrow`.
+/// Where records and snapshots are kept. Any method may be called by many at once, in this process and in others, and again after
+/// an error; what `Ok` says is durable (but for removals: after a power cut what was removed may be there again).
+/// Names are `lineage.json`, `<lane>/<20 digits>.json` and `<lane>/state-<20 digits>-<incarnation>.arrow`.
 #[async_trait]
 pub trait CheckpointStore: Send + Sync {
-    /// Writes `bytes` under `name` if nothing is there: `false` when something is. All or nothing, and durable.
+    /// Writes `bytes` under `name` if nothing is there: `false` when something is. All or nothing: whoever reads sees nothing or
+    /// all of it. After an error, or when the future was dropped, the name may be taken, by all of `bytes`.
     async fn create(&self, name: &str, bytes: Vec<u8>) -> Result<bool>;
 
     /// The bytes under `name`, if any.
     async fn read(&self, name: &str) -> Result<Option<Vec<u8>>>;
 
-    /// The names in a folder, without the folder, sorted. A folder that does not exist is empty.
+    /// The names in a folder, without the folder, sorted. A folder that does not exist is empty. `""` is the top, with the
+    /// folders' names among the others.
     async fn list(&self, folder: &str) -> Result<Vec<String>>;
 
-    /// Removes what is there of `names`.
+    /// Removes what is there of `names`, in this order where there is one.
     async fn remove(&self, names: Vec<String>) -> Result<()>;
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use futures::future::try_join_all;
+use futures::future::join_all;
 
 use super::CheckpointStore;
 use super::record::{Entry, Intent, Record, Snapshot, StateFile, hash_hex};
@@ -11,7 +11,10 @@ use crate::error::{Error, Kind, Result};
 /// Records that are read at the same time: each waits for the disk for some microseconds, or for a store for milliseconds.
 const READS: usize = 32;
 
-const ADVICE: &str = "put back a copy of the folder, or move it away to begin a new lineage";
+pub(super) const ADVICE: &str = "put back a copy of the folder, or move it away to begin a new lineage";
+
+/// The file that names the checkpoint's history.
+pub const LINEAGE: &str = "lineage.json";
 
 /// What a lane must find to go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,11 @@ impl Recovered {
         self.intents.last().or(self.snapshots.last().map(|(_, snapshot)| &snapshot.intent))
     }
 
+    /// Whether the lane has window state: it must find all that its snapshots do not hold.
+    pub fn has_state(&self) -> bool {
+        !self.snapshots.is_empty() || self.last().is_some_and(|intent| !intent.event_times_ns.is_empty())
+    }
+
     /// The intents after `epoch`. `Err(Corrupt)` when the first of them is not there.
     pub fn intents_after(&self, epoch: u64) -> Result<&[Intent]> {
         let at = self.intents.partition_point(|intent| intent.epoch <= epoch);
@@ -64,25 +72,73 @@ impl Recovered {
     }
 }
 
-/// The lineage of a checkpoint; none when there is no checkpoint.
-pub async fn lineage(store: &dyn CheckpointStore) -> Result<Option<String>> {
-    #[derive(serde::Deserialize)]
-    struct Lineage {
-        lineage: String,
+/// What `lineage.json` says.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Lineage {
+    /// The id of the checkpoint's history.
+    pub lineage: String,
+    /// The one that it was forked from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked_from: Option<String>,
+}
+
+impl Lineage {
+    /// The file's bytes.
+    pub fn encode(&self) -> Result<Vec<u8>> {
+        let broken = |cause| Error::new(Kind::Bug, "a lineage could not be written as JSON").because(cause);
+        let mut bytes = serde_json::to_vec(self).map_err(broken)?;
+        bytes.push(b'\n');
+        Ok(bytes)
     }
-    let Some(bytes) = store.read("lineage.json").await? else { return Ok(None) };
-    let lineage: Lineage = serde_json::from_slice(&bytes).map_err(|cause| {
-        Error::new(Kind::Corrupt, "the checkpoint's lineage.json is torn; put back a copy of the folder").because(cause)
+}
+
+/// The lineage of a checkpoint; none when there is no checkpoint.
+pub async fn lineage(store: &dyn CheckpointStore) -> Result<Option<Lineage>> {
+    let Some(bytes) = store.read(LINEAGE).await? else { return Ok(None) };
+    let lineage = serde_json::from_slice(&bytes).map_err(|cause| {
+        Error::new(Kind::Corrupt, format!("the checkpoint's {LINEAGE} is torn; put back a copy of the folder")).because(cause)
     })?;
-    Ok(Some(lineage.lineage))
+    Ok(Some(lineage))
+}
+
+/// The lanes that have records, sorted.
+pub async fn lanes(store: &dyn CheckpointStore) -> Result<Vec<String>> {
+    let mut lanes = Vec::new();
+    for name in store.list("").await? {
+        if name != LINEAGE && !numbers(store, &name).await?.is_empty() {
+            lanes.push(name);
+        }
+    }
+    Ok(lanes)
 }
 
 /// The numbers of a lane's records, sorted.
 pub async fn numbers(store: &dyn CheckpointStore, lane: &str) -> Result<Vec<u64>> {
-    let names = store.list(lane).await?;
-    let mut numbers: Vec<u64> = names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect();
+    Ok(numbers_in(&store.list(lane).await?))
+}
+
+fn numbers_in(names: &[String]) -> Vec<u64> {
+    let is_number = |text: &&str| text.len() == 20 && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = |name: &String| name.strip_suffix(".json").filter(is_number)?.parse().ok();
+    let mut numbers: Vec<u64> = names.iter().filter_map(number).collect();
     numbers.sort_unstable();
-    Ok(numbers)
+    numbers
+}
+
+/// Every record of a lane that there is, or why it cannot be read. `Err`: the store does not answer.
+pub async fn all(store: &dyn CheckpointStore, lineage: &str, lane: &str) -> Result<Vec<(u64, Result<Record>)>> {
+    let numbers = numbers(store, lane).await?;
+    let mut records = Vec::with_capacity(numbers.len());
+    for some in numbers.chunks(READS) {
+        for (&number, read) in some.iter().zip(join_all(some.iter().map(|&number| record(store, lineage, lane, number))).await)
+        {
+            match read {
+                Err(error) if error.kind() != Kind::Corrupt => return Err(error),
+                read => records.push((number, read)),
+            }
+        }
+    }
+    Ok(records)
 }
 
 /// Reads one record, checked.
@@ -103,14 +159,19 @@ pub async fn state_file(store: &dyn CheckpointStore, lane: &str, file: &StateFil
     Ok(bytes)
 }
 
+/// Where the last run of numbers without a gap begins. Before it stand only claims, which a purge leaves; if something else is
+/// missing there, it will be missed.
+pub(super) fn last_run(numbers: &[u64]) -> usize {
+    (1..numbers.len()).rev().find(|&at| numbers[at] != numbers[at - 1] + 1).unwrap_or(0)
+}
+
 /// Reads a lane's records from the newest backwards, until there is what it `needs`.
 pub async fn recover(store: &dyn CheckpointStore, lineage: &str, lane: &str, needs: Needs) -> Result<Recovered> {
-    let numbers = numbers(store, lane).await?;
     let names = store.list(lane).await?;
-    // Before the last gap stand claims that a purge left. If something else is missing there, it will be missed below.
-    let run = (1..numbers.len()).rev().find(|&at| numbers[at] != numbers[at - 1] + 1).unwrap_or(0);
+    let numbers = numbers_in(&names);
+    let run = last_run(&numbers);
     let mut recovered = Recovered {
-        next: numbers.last().map_or(0, |last| last + 1),
+        next: numbers.last().map_or(0, |last| last.saturating_add(1)),
         oldest: numbers.get(run).copied().unwrap_or(0),
         old_claims: numbers[..run].to_vec(),
         state_files: names.into_iter().filter(|name| name.starts_with("state-")).collect(),
@@ -118,10 +179,21 @@ pub async fn recover(store: &dyn CheckpointStore, lineage: &str, lane: &str, nee
     };
     let mut found = Backwards { recovered: &mut recovered, needs };
     'found: for some in numbers[run..].rchunks(READS) {
-        let asked: Vec<_> = some.iter().map(|&number| record(store, lineage, lane, number)).collect();
-        for record in try_join_all(asked).await?.into_iter().rev() {
-            if found.take(record) {
-                break 'found;
+        let asked = some.iter().map(|&number| record(store, lineage, lane, number));
+        for (&number, read) in some.iter().zip(join_all(asked).await).rev() {
+            match read {
+                Ok(record) => {
+                    if found.take(record) {
+                        break 'found;
+                    }
+                }
+                // Only the snapshot before would be lost with it.
+                Err(error) if error.kind() == Kind::Corrupt && found.suffices() => {
+                    tracing::warn!("lane '{lane}' does not need what is older than its last snapshot: {error}");
+                    recovered.oldest = number + 1;
+                    break 'found;
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -131,10 +203,13 @@ pub async fn recover(store: &dyn CheckpointStore, lineage: &str, lane: &str, nee
         // Epochs have no gap, so whatever came before an intent is committed.
         recovered.committed = recovered.committed.max(intent.epoch - 1);
     }
-    if recovered.last().is_none() && (recovered.committed > 0 || recovered.oldest > 0) {
-        let first = record_name(lane, recovered.oldest.saturating_sub(1));
-        let text = format!("the checkpoint record {first} is missing, which had the last intent; {ADVICE}");
-        return Err(Error::new(Kind::Corrupt, text));
+    let is_fresh = recovered.committed == 0 && recovered.oldest == 0 && recovered.state_files.is_empty();
+    if recovered.last().is_none() && !is_fresh {
+        let text = match recovered.oldest.checked_sub(1) {
+            Some(first) => format!("the checkpoint record {} is missing, which had the last intent", record_name(lane, first)),
+            None => format!("the checkpoint of lane '{lane}' has no intent left, but has had some"),
+        };
+        return Err(Error::new(Kind::Corrupt, format!("{text}; {ADVICE}")));
     }
     Ok(recovered)
 }
@@ -146,6 +221,15 @@ struct Backwards<'a> {
 }
 
 impl Backwards<'_> {
+    /// Whether there is a snapshot, and every intent after it.
+    fn suffices(&self) -> bool {
+        let Some((_, newest)) = self.recovered.snapshots.first() else { return false };
+        match self.recovered.intents.last() {
+            Some(intent) => intent.epoch <= newest.epoch + 1,
+            None => self.recovered.committed <= newest.epoch,
+        }
+    }
+
     /// Takes the record before those that were taken; `true` when nothing older is needed.
     fn take(&mut self, record: Record) -> bool {
         let recovered = &mut *self.recovered;

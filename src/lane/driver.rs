@@ -90,6 +90,9 @@ async fn drive(parts: &LaneParts) -> Result<()> {
     let (log, recovered) = claim.await?;
     failpoint::hit(name, "claimed");
     let mut sink = (parts.make_sink)()?;
+    if recovered.last().is_some() {
+        sink.goes_on();
+    }
     let visible = sink.open(log.writer()).await?;
     check_age(parts, &recovered, visible)?;
     let keep = recovered.open_intent().map(|intent| intent.staged.clone()).unwrap_or_default();
@@ -183,7 +186,7 @@ fn check_age(parts: &LaneParts, recovered: &Recovered, visible: Option<u64>) -> 
             Kind::Corrupt,
             format!(
                 "the checkpoint of lane '{}' ends at epoch {known}, but its sink holds epoch {epoch}: the checkpoint is older \
-                 than the sink; put the newer folder back, or move it away to begin a new lineage",
+                 than the sink; put the newer folder back, or begin a new lineage from this one by 'falaj checkpoint fork'",
                 parts.plan.name
             ),
         )),

@@ -154,6 +154,10 @@ impl Sink for Watched {
         self.inner.stages()
     }
 
+    fn goes_on(&mut self) {
+        self.inner.goes_on();
+    }
+
     async fn open(&mut self, writer: &Writer) -> Result<Option<u64>> {
         self.inner.open(writer).await
     }

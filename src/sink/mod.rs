@@ -57,6 +57,9 @@ pub trait Sink: Send {
     /// (files, HTTP). Otherwise the lane may compute the epoch again and `write` it again (Redis, Kafka).
     fn stages(&self) -> bool;
 
+    /// Called before `open` when the lane does not begin: what it writes from here on is not its whole result.
+    fn goes_on(&mut self) {}
+
     /// Connects, checks who else wrote there, and says the greatest epoch of `(lineage, lane)` that is visible there, if it
     /// can be asked. `Err(Fenced)`: another lane, or a newer claim, owns the place.
     async fn open(&mut self, writer: &Writer) -> Result<Option<u64>>;

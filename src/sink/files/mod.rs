@@ -58,6 +58,8 @@ pub struct FilesSink {
     /// While the root is a shadow that is to replace the table's folder.
     replacement: Option<Replacement>,
     writer: Option<Writer>,
+    /// Whether the lane does not begin, so that what it writes can replace nothing.
+    goes_on: bool,
     /// The open epoch, while no write is under way.
     stage: Option<Stage>,
     /// The write that is under way: one at most, which bounds what waits to one batch.
@@ -75,6 +77,7 @@ impl FilesSink {
             replacement: None,
             options: Arc::new(options),
             writer: None,
+            goes_on: false,
             stage: None,
             running: None,
             written_bytes: Arc::default(),
@@ -114,12 +117,16 @@ impl Sink for FilesSink {
         true
     }
 
+    fn goes_on(&mut self) {
+        self.goes_on = true;
+    }
+
     /// Makes the folders, so that missing rights show at the start, and walks the published names once.
     async fn open(&mut self, writer: &Writer) -> Result<Option<u64>> {
         self.writer = Some(writer.clone());
-        let (options, writer) = (self.options.clone(), writer.clone());
+        let (options, writer, goes_on) = (self.options.clone(), writer.clone(), self.goes_on);
         let opened = blocking(move || {
-            let opened = replace::open(&options, &writer)?;
+            let opened = replace::open(&options, &writer, goes_on)?;
             publish::prepare(&opened.root, &writer)?;
             Ok(opened)
         });

@@ -43,7 +43,8 @@ pub(super) struct Opened {
 
 /// Looks who has written to the table and how far a replacement has come, and decides where the lane writes.
 /// `Fenced` when somebody else's files are there and may not stay, or not be replaced.
-pub(super) fn open(options: &FilesOptions, writer: &Writer) -> Result<Opened> {
+/// A lane that `goes_on` (from a forked checkpoint) writes a part of its result only, and begins no shadow.
+pub(super) fn open(options: &FilesOptions, writer: &Writer, goes_on: bool) -> Result<Opened> {
     create_folders(&options.folder)?;
     let mut found = Found::new(&options.folder, options, prefix(writer))?;
     let Some(replacement) = Replacement::of(options, writer)? else {
@@ -74,6 +75,9 @@ pub(super) fn open(options: &FilesOptions, writer: &Writer) -> Result<Opened> {
         replacement.bury(other)?;
     }
     if is_begun || (replaces && found.foreign.is_some()) {
+        if !is_begun && goes_on {
+            return Err(replacement.is_a_part());
+        }
         if !is_begun {
             replacement.begin()?;
         }
@@ -119,6 +123,16 @@ impl Replacement {
             self.shadow().display()
         );
         Error::new(Kind::Lost, text)
+    }
+
+    fn is_a_part(&self) -> Error {
+        let text = format!(
+            "{} has files of another lineage, and this lane goes on from a checkpoint, so that its rows are not all that there should \
+             be; set 'on_new_lineage' 'append' on table '{}' to keep both, or delete the checkpoint to write everything anew",
+            self.table.display(),
+            self.name
+        );
+        Error::new(Kind::Fenced, text)
     }
 
     fn is_mixed(&self) -> Error {

@@ -278,7 +278,7 @@ fn a_file_is_durable_before_the_folder_that_names_it_and_the_new_place_after_the
     let place = TempDir::new().unwrap();
     let options = options(place.path(), "PARQUET", &[]);
     let writer = writer(LINEAGE, 1);
-    replace::open(&options, &writer).unwrap();
+    replace::open(&options, &writer, false).unwrap();
     publish::prepare(&options.folder, &writer).unwrap();
     let Output::Rows { rows, .. } = rows(&[(1, Some("a")), (2, Some("b"))]) else { panic!("these are rows") };
     let mut stage = Stage::new(Arc::new(options.clone()), options.folder.clone(), writer, 0, Arc::default());

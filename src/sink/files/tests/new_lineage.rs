@@ -54,6 +54,25 @@ async fn error_of(options: &FilesOptions, writer: &Writer) -> Error {
 }
 
 #[tokio::test]
+async fn a_lane_that_goes_on_from_a_forked_checkpoint_replaces_nothing() {
+    let place = TempDir::new().unwrap();
+    let old = old_table(place.path()).await;
+    for incarnation in 1..=2 {
+        let mut sink = FilesSink::new(options(place.path(), "PARQUET", REPLACE));
+        sink.goes_on();
+        let error = sink.open(&writer(LATER, incarnation)).await.unwrap_err();
+        assert_eq!(error.kind(), Kind::Fenced);
+        assert!(error.to_string().contains("its rows are not all that there should be"), "{error}");
+    }
+    assert_eq!(visible(place.path()), old);
+    // One that began, and was stopped half-way, goes on with its shadow.
+    FilesSink::new(options(place.path(), "PARQUET", REPLACE)).open(&writer(LATER, 3)).await.unwrap();
+    let mut sink = FilesSink::new(options(place.path(), "PARQUET", REPLACE));
+    sink.goes_on();
+    sink.open(&writer(LATER, 4)).await.unwrap();
+}
+
+#[tokio::test]
 async fn readers_find_the_old_result_until_the_new_one_is_whole_and_then_only_that() {
     let place = TempDir::new().unwrap();
     let old = old_table(place.path()).await;
@@ -328,7 +347,7 @@ fn the_swap_is_durable_before_the_old_result_is_deleted() {
     runtime.block_on(old_table(place.path()));
     let options = options(place.path(), "PARQUET", REPLACE);
     SYNCED.take();
-    let begun = replace::open(&options, &writer(LATER, 1)).unwrap().replacement.unwrap();
+    let begun = replace::open(&options, &writer(LATER, 1), false).unwrap().replacement.unwrap();
     let mark = options.folder.join("_replaced_by");
     let begun_with = SYNCED.take();
     assert_eq!(begun_with[begun_with.len() - 2..], [mark, options.folder.clone()], "marked at last");
