@@ -23,6 +23,9 @@ use crate::status::{LaneState, LaneStatus};
 const ROLL_LINGER: Duration = Duration::from_millis(100);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// How long a lane may go on after it was asked to stop. Whoever stops it waits five seconds, and a sink that is away may not answer
+/// for minutes; what is left open is as after a crash.
+const STOP_MAX: Duration = Duration::from_secs(3);
 
 /// Runs a lane until it is stopped, has reached `until`, or fails for good.
 pub async fn run(parts: LaneParts) -> Result<()> {
@@ -46,7 +49,14 @@ where
     let mut pause = BACKOFF_FIRST;
     loop {
         status.set_state(LaneState::Starting);
-        match drive().await {
+        let done = tokio::select! {
+            done = drive() => done,
+            () = overdue(stop.clone()) => {
+                let text = "it was asked to stop and waits for something still; the next start finishes what is open";
+                Err(Error::new(Kind::Unreachable, text))
+            }
+        };
+        match done {
             Ok(()) => {
                 status.set_state(LaneState::Done);
                 return Ok(());
@@ -73,6 +83,14 @@ where
             }
         }
     }
+}
+
+/// Is ready some time after the process was asked to stop.
+async fn overdue(mut stop: tokio::sync::watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(STOP_MAX).await;
 }
 
 /// The source's start, asked on a thread that may block.
