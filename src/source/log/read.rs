@@ -126,7 +126,7 @@ fn open(shared: &Shared) -> Result<Option<Box<dyn Reader>>> {
                 return Ok(Some(reader));
             }
             Err(error) if error.kind() == Kind::Unreachable => {
-                shared.state.lock().waiting = Some(error.chain());
+                shared.state.lock().is_away(&error);
                 pause(shared, backoff.next());
             }
             Err(error) => return Err(error),
@@ -159,7 +159,15 @@ fn note(shared: &Shared, reader: &dyn Reader, pieces: &[Payloads], trouble: Opti
     if state.at_log_end() {
         state.last_live = Some(Instant::now());
     }
-    state.waiting = trouble.map(Error::chain);
+    match trouble {
+        Some(error) => state.is_away(error),
+        None => {
+            state.waiting = None;
+            if !pieces.is_empty() {
+                state.is_back(shared.source.topic());
+            }
+        }
+    }
     inline
 }
 

@@ -18,6 +18,8 @@ pub(super) struct State {
     pub(super) opened: bool,
     pub(super) error: Option<Error>,
     pub(super) waiting: Option<String>,
+    /// That the source is away was said; it is said again only after it was back.
+    pub(super) said_away: bool,
     pub(super) tails: BTreeMap<i32, Tail>,
     pub(super) lanes: BTreeMap<u64, Lane>,
     /// Bytes of all segments held.
@@ -91,6 +93,22 @@ impl State {
     /// Bytes that count against the bound.
     pub(super) fn held(&self) -> usize {
         self.bytes + self.in_flight
+    }
+
+    /// Notes that the source is away, and tells the operator once.
+    pub(super) fn is_away(&mut self, error: &Error) {
+        let waiting = error.chain();
+        if !std::mem::replace(&mut self.said_away, true) {
+            tracing::warn!("waiting: {waiting}");
+        }
+        self.waiting = Some(waiting);
+    }
+
+    /// Notes that the source gives something, or nothing because there is no more.
+    pub(super) fn is_back(&mut self, topic: &str) {
+        if std::mem::take(&mut self.said_away) {
+            tracing::info!("topic '{topic}' is read again");
+        }
     }
 
     pub(super) fn at_log_end(&self) -> bool {
