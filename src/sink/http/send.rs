@@ -1,7 +1,7 @@
 //! Sends one body until it is taken, refused row by row, or it is time to say that nobody answers.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,6 +16,8 @@ use crate::batch::{DeadLetter, Stage};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 
+/// A request that is not taken after this is worth an operator's look.
+const SAID_AFTER: Duration = Duration::from_secs(3);
 /// Each wait between attempts lies between these, unless the other side names one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// The longest wait that the other side may ask for.
@@ -33,6 +35,8 @@ pub(super) struct Sender {
     options: HttpOptions,
     pub(super) gate: Gate,
     retries: AtomicU64,
+    /// That requests are not taken was said; it is said again only after one was.
+    said_away: AtomicBool,
 }
 
 /// What a status code asks for.
@@ -73,7 +77,13 @@ impl Sender {
             .map_err(|cause| {
                 Error::new(Kind::Denied, format!("table '{}': no HTTP client could be made", options.table)).because(cause)
             })?;
-        Ok(Self { client, gate: Gate::new(options.concurrency_max), options, retries: AtomicU64::new(0) })
+        Ok(Self {
+            client,
+            gate: Gate::new(options.concurrency_max),
+            options,
+            retries: AtomicU64::new(0),
+            said_away: AtomicBool::new(false),
+        })
     }
 
     /// How many attempts beyond the first there were since this was asked last.
@@ -109,7 +119,10 @@ impl Sender {
         let mut ambiguous = resumed;
         loop {
             let why = match self.attempt(key, bytes.clone()).await? {
-                Attempt::Done => return Ok(None),
+                Attempt::Done => {
+                    self.said_away.store(false, Ordering::Relaxed);
+                    return Ok(None);
+                }
                 Attempt::Refused(refusal) if refusal.status == 409 && ambiguous => format!("status 409: {}", refusal.text),
                 Attempt::Refused(refusal) => return Ok(Some(refusal)),
                 Attempt::Again { wait, answered, why } => {
@@ -124,6 +137,10 @@ impl Sender {
             if began.elapsed() >= self.options.retry_for {
                 let message = format!("has not taken a request for {} s ({why}); it is tried again", began.elapsed().as_secs());
                 return Err(self.error(Kind::Unreachable, message));
+            }
+            if began.elapsed() > SAID_AFTER && !self.said_away.swap(true, Ordering::Relaxed) {
+                let (table, url) = (&self.options.table, self.options.shown_url());
+                tracing::warn!("table '{table}': {url} takes no requests: {why}; they are tried again");
             }
             tracing::debug!(table = self.options.table, key, why, "a request was not taken; trying again");
             self.retries.fetch_add(1, Ordering::Relaxed);

@@ -11,6 +11,8 @@ use crate::sink::Writer;
 
 /// How long Redis may take for one script; 5 000 members take some 10 ms, so this is a server that hangs.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A call that is not done after this is worth an operator's look.
+const SAID_AFTER: Duration = Duration::from_secs(3);
 /// Each wait between attempts lies between these.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
@@ -76,6 +78,7 @@ impl Connection {
     pub(super) async fn run(&mut self, call: &Call<'_>) -> Result<Answer> {
         let began = Instant::now();
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+        let mut said = false;
         loop {
             let error = match self.attempt(call).await {
                 Ok(answer) => return self.understand(answer),
@@ -86,15 +89,24 @@ impl Connection {
             }
             let wait = backoff.wait();
             if began.elapsed() + wait > self.patience {
-                let (tried, at) = (began.elapsed().as_secs(), self.client.get_connection_info().addr());
+                let (tried, at) = (began.elapsed().as_secs(), self.address());
                 return Err(self
-                    .error(Kind::Unreachable, format!("Redis at {at} has not answered for {tried} s; it is tried again"))
+                    .error(Kind::Unreachable, format!("Redis at {at} has not done it for {tried} s; it is tried again"))
                     .because(error));
+            }
+            if !said && began.elapsed() > SAID_AFTER {
+                said = true;
+                let table = &self.table;
+                tracing::warn!("table '{table}': Redis at {} does not do it: {error}; it is tried again", self.address());
             }
             tracing::debug!(table = self.table, %error, "Redis did not answer; trying again");
             self.retries += 1;
             tokio::time::sleep(wait).await;
         }
+    }
+
+    fn address(&self) -> &redis::ConnectionAddr {
+        self.client.get_connection_info().addr()
     }
 
     /// How many attempts beyond the first there were since this was asked last.
