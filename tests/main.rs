@@ -9,6 +9,7 @@ mod compose;
 mod crash;
 mod dead_letters;
 mod end_to_end;
+mod faults;
 mod generate;
 mod golden;
 mod http_sink;

@@ -1,6 +1,6 @@
 //! A server that is not there, comes, and goes: a port on loopback that forwards from [`Proxy::open`] to [`Proxy::cut`].
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -10,6 +10,8 @@ use std::thread::{self, JoinHandle};
 pub(crate) struct Proxy {
     addr: SocketAddr,
     target: String,
+    /// A broker's answers name its own port, to which clients would go.
+    is_kafka: bool,
     closed: Arc<AtomicBool>,
     /// Gives the connections that were open when it ended.
     listening: Mutex<Option<JoinHandle<Vec<TcpStream>>>>,
@@ -19,7 +21,14 @@ impl Proxy {
     /// A free port for `target` (`host:port`).
     pub(crate) fn of(target: &str) -> Self {
         let addr = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-        Self { addr, target: target.to_string(), closed: Arc::default(), listening: Mutex::default() }
+        Self { addr, target: target.to_string(), is_kafka: false, closed: Arc::default(), listening: Mutex::default() }
+    }
+
+    /// The same for a Kafka broker on `127.0.0.1:port`: where its answers name it, they name the proxy.
+    pub(crate) fn of_kafka(target: &str) -> Self {
+        let mut proxy = Self::of(target);
+        proxy.is_kafka = true;
+        proxy
     }
 
     /// Where it is.
@@ -33,6 +42,7 @@ impl Proxy {
         let listener = TcpListener::bind(self.addr).unwrap();
         self.closed.store(false, Ordering::SeqCst);
         let (target, closed) = (self.target.clone(), Arc::clone(&self.closed));
+        let names = self.is_kafka.then(|| (name(&self.target), name(&self.addr.to_string())));
         *self.listening.lock().unwrap() = Some(thread::spawn(move || {
             let mut open = Vec::new();
             for client in listener.incoming() {
@@ -40,8 +50,8 @@ impl Proxy {
                     break;
                 }
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(&target)) else { continue };
-                forward(&client, &server);
-                forward(&server, &client);
+                forward(&client, &server, None);
+                forward(&server, &client, names.clone());
                 open.extend([client, server]);
             }
             open
@@ -66,10 +76,37 @@ impl Drop for Proxy {
     }
 }
 
-fn forward(from: &TcpStream, to: &TcpStream) {
+/// How Kafka's answers name a broker: the host as a text, then the port in four bytes.
+fn name(address: &str) -> Vec<u8> {
+    let (host, port) = address.rsplit_once(':').unwrap();
+    [host.as_bytes(), &port.parse::<u32>().unwrap().to_be_bytes()].concat()
+}
+
+fn forward(from: &TcpStream, to: &TcpStream, names: Option<(Vec<u8>, Vec<u8>)>) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
     thread::spawn(move || {
-        let _ = io::copy(&mut from, &mut to);
+        let _ = match names {
+            None => io::copy(&mut from, &mut to).map(drop),
+            Some((real, ours)) => answers(&mut from, &mut to, &real, &ours),
+        };
         let _ = to.shutdown(Shutdown::Write);
     });
+}
+
+/// Forwards Kafka's answers, each with its length in front, with `ours` where `real` stood. Both are equally long.
+fn answers(from: &mut TcpStream, to: &mut TcpStream, real: &[u8], ours: &[u8]) -> io::Result<()> {
+    let mut length = [0; 4];
+    loop {
+        from.read_exact(&mut length)?;
+        let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+        from.read_exact(&mut answer)?;
+        // What is larger holds records.
+        for at in 0..answer.len().min(64 << 10) {
+            if answer[at..].starts_with(real) {
+                answer[at..at + real.len()].copy_from_slice(ours);
+            }
+        }
+        to.write_all(&length)?;
+        to.write_all(&answer)?;
+    }
 }
