@@ -62,9 +62,6 @@ async fn what_retention_took_before_it_was_read_is_named_span_by_span_and_stops_
     world.produce(EVENTS / 2);
     world.run();
     let read: Vec<usize> = (0..3).map(|partition| world.log_end(partition)).collect();
-    let output = world.project.path("data/bigquery_output");
-    let files = found::files(&output, "parquet");
-    let board = world.project.board("top_content").await;
     world.produce(EVENTS / 2);
     let mut until = TopicPartitionList::new();
     for (partition, more) in [(1, 7), (2, 40)] {
@@ -84,7 +81,13 @@ async fn what_retention_took_before_it_was_read_is_named_span_by_span_and_stops_
             assert_said(line, &[&world.project.name, &spans.join(", "), "raise the topic's retention"]);
         }
     }
-    assert_eq!((found::files(&output, "parquet"), world.project.board("top_content").await), (files, board));
+    // What was read of the other partitions before may be written, and nothing of these.
+    let found = found::enriched(&world.project.path("data/bigquery_output"));
+    for (index, (partition, event)) in world.events.iter().enumerate() {
+        let (is_there, was_read) = (found.contains_key(&(event.id as i64)), index < EVENTS / 2);
+        let may_differ = !was_read && [0, 3].contains(partition);
+        assert!(is_there == was_read || may_differ, "event {index} of partition {partition}: there {is_there}");
+    }
     world.project.finish().await;
 }
 
