@@ -1,10 +1,11 @@
-//! The checkpoint's folder: its disk full, not to be written to, and its records damaged.
+//! The checkpoint's folder: its disk full, not to be written to, deleted under a running process, and its records damaged.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{World, assert_said};
+use crate::support::project::{lane, wait_until};
 
 const EVENTS: usize = 8_000;
 
@@ -85,8 +86,29 @@ async fn a_file_where_the_folder_must_be_is_said() {
     world.produce(EVENTS);
     fs::create_dir_all(world.project.path("data")).unwrap();
     fs::write(world.project.path("data/run"), "").unwrap();
-    assert_said(&world.run_fails(), &["the checkpoint data/run/checkpoint/", "could not be"]);
+    assert_said(&world.run_fails(), &["the checkpoint data/run/checkpoint", "could not be"]);
     fs::remove_file(world.project.path("data/run")).unwrap();
+    world.is_exact().await;
+    world.project.finish().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_is_deleted_under_a_running_process_stops_it() {
+    let mut world = World::new(EVENTS).await;
+    world.project.replace("sinks", "'100ms'", "'100ms', 'on_new_lineage' 'replace'");
+    let (falaj, page) = world.start();
+    world.produce(EVENTS / 4);
+    let read = Some(EVENTS as u64 / 4);
+    for name in ["bigquery", "top_content", "top_content_seconds"] {
+        wait_until("all is read", async || lane(&page, name).await["records"].as_u64() == read).await;
+    }
+    fs::remove_dir_all(world.project.path("data/run/checkpoint")).unwrap();
+    world.produce(EVENTS / 4);
+    let (status, said) = falaj.end();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert_said(&said, &["was moved away or replaced while this process ran", "lane 'top_content' stopped"]);
+    // Begun again, as the user wanted: nothing of the old process is left in the way.
+    world.produce(EVENTS / 2);
     world.is_exact().await;
     world.project.finish().await;
 }
