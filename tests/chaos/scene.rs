@@ -24,6 +24,9 @@ const CLEAN_STOP: Duration = Duration::from_secs(5);
 /// A process that wakes must see soon that another one has claimed its lanes.
 const FENCED_WITHIN: Duration = Duration::from_secs(30);
 
+/// How it says so: the checkpoint, the dead letters or Redis may be the first to refuse it.
+const FENCED: [&str; 3] = ["another process", "a newer start of lane", "belongs to a later claim"];
+
 /// Everything that lasts through the run.
 pub(super) struct Scene {
     pub(super) project: Project,
@@ -141,8 +144,9 @@ impl Scene {
         match falaj.end_within(FENCED_WITHIN) {
             Ok((status, said)) => {
                 self.done.lock().unwrap().fenced.push(woken.elapsed());
-                let says_why = said.lines().any(|line| line.starts_with("falaj: ") && line.contains("claim"));
-                if status.code() != Some(1) || !says_why || said.contains("panicked") {
+                let is_why = |line: &str| line.starts_with("falaj: lane '") && FENCED.iter().any(|words| line.contains(words));
+                let sentences = said.lines().filter(|line| line.starts_with("falaj: ")).count();
+                if status.code() != Some(1) || sentences != 1 || !said.lines().any(is_why) || said.contains("panicked") {
                     self.violation(format!("the process that was paused ended with {status}:\n{said}"));
                 }
             }
