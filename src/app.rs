@@ -296,8 +296,7 @@ impl OpenSource {
             records_kept: settings.records_kept,
             name,
         };
-        let stop = run.stop.clone();
-        lanes.spawn(async move { driver::again(&parts.name, &parts.status, stop, || letters::drive(&parts)).await });
+        lanes.spawn(letters::run(parts));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::CheckpointStore;
 use super::read::{self, Lineage, Needs, Recovered, record_name};
@@ -17,6 +18,8 @@ const PURGE_RECORDS: u64 = 64;
 const CLAIMS_KEPT: usize = 1024;
 /// How often a claim is tried against a process that is at work: it writes a record in a few milliseconds at best.
 const CLAIM_TRIES: usize = 100;
+/// How soon a process whose lanes are idle sees that another one has claimed them: it would wait for ever to be refused a record.
+const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The log, claimed by this process.
 pub struct LaneLog {
@@ -33,6 +36,8 @@ pub struct LaneLog {
     /// Every state file that there is.
     state_files: BTreeSet<String>,
     purging: Option<tokio::task::JoinHandle<()>>,
+    /// When the claim was looked at last.
+    looked: Instant,
 }
 
 impl LaneLog {
@@ -57,6 +62,20 @@ impl LaneLog {
         needs: Needs,
         records_kept: u64,
     ) -> Result<(Self, Recovered)> {
+        Self::claim_again(store, lineage, lane, clock, needs, records_kept, 0).await
+    }
+
+    /// The same for a process that has claimed the lane before, as incarnation `mine` (0: not yet), and recovers from an error:
+    /// `Err(Fenced)` when another process has claimed it since. Only a start takes a lane over.
+    pub async fn claim_again(
+        store: Arc<dyn CheckpointStore>,
+        lineage: &str,
+        lane: &str,
+        clock: &Clock,
+        needs: Needs,
+        records_kept: u64,
+        mine: u64,
+    ) -> Result<(Self, Recovered)> {
         let mut recovered = read::recover(store.as_ref(), lineage, lane, needs).await?;
         let writer = Writer { lineage: lineage.to_string(), lane: lane.to_string(), incarnation: recovered.incarnation + 1 };
         let mut log = Self {
@@ -70,8 +89,13 @@ impl LaneLog {
             snapshots: Vec::new(),
             state_files: BTreeSet::new(),
             purging: None,
+            looked: Instant::now(),
         };
-        if log.take_over(clock.now_ms()).await? {
+        if mine > 0 && recovered.incarnation > mine {
+            let text = format!("another process has claimed lane '{lane}' while this one waited; this one stops");
+            return Err(Error::new(Kind::Fenced, text));
+        }
+        if log.take_over(clock.now_ms(), mine).await? {
             recovered = read::recover(store.as_ref(), lineage, lane, needs).await?;
         }
         log.oldest = recovered.oldest;
@@ -84,11 +108,14 @@ impl LaneLog {
 
     /// Appends the claim. Where another process is at work its newest records are read, and the claim comes after them; says
     /// whether there were any.
-    async fn take_over(&mut self, at_ms: i64) -> Result<bool> {
+    async fn take_over(&mut self, at_ms: i64, mine: u64) -> Result<bool> {
         let first = self.next;
         for _ in 0..CLAIM_TRIES {
             if self.try_append(vec![Entry::Claim { at_ms }]).await? {
                 return Ok(self.next > first + 1);
+            }
+            if mine > 0 {
+                return Err(self.fenced());
             }
             let Writer { lineage, lane, incarnation } = &mut self.writer;
             while self.store.read(&record_name(lane, self.next)).await?.is_some() {
@@ -126,7 +153,17 @@ impl LaneLog {
         };
         let created = self.store.create(&record_name(&self.writer.lane, self.next), record.encode()?).await?;
         self.next += u64::from(created);
+        self.looked = Instant::now();
         Ok(created)
+    }
+
+    /// [`Self::check_claim`] for a lane that has nothing to write: asks now and then.
+    pub async fn check_claim_when_idle(&mut self) -> Result<()> {
+        if self.looked.elapsed() < IDLE_LOOK_INTERVAL {
+            return Ok(());
+        }
+        self.looked = Instant::now();
+        self.check_claim().await
     }
 
     /// `Err(Fenced)` when somebody else has claimed the lane since this process wrote last.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::LaneParts;
@@ -32,7 +33,8 @@ pub async fn run(parts: LaneParts) -> Result<()> {
     let stop = parts.stop.clone();
     let status = Arc::clone(&parts.status);
     let name = parts.plan.name.clone();
-    again(&name, &status, stop, || drive(&parts)).await
+    let claimed = AtomicU64::new(0);
+    again(&name, &status, stop, || drive(&parts, &claimed)).await
 }
 
 /// Drives something again and again, with back-off, as long as its errors are worth another try.
@@ -100,12 +102,14 @@ pub async fn blocking_start(source: &Arc<dyn Source>, start: Start) -> Result<Po
     asked.unwrap_or_else(|cause| Err(Error::new(Kind::Bug, "asking the source was broken off").because(cause)))
 }
 
-async fn drive(parts: &LaneParts) -> Result<()> {
+/// `claimed` is the incarnation of the last claim.
+async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
     let store = Arc::clone(&parts.store);
     let name = &parts.plan.name;
     let needs = if matches!(parts.plan.work, Work::Rows(_)) { Needs::LastEpoch } else { Needs::State };
-    let claim = LaneLog::claim(store, &parts.lineage, name, &parts.clock, needs, parts.bounds.records_kept);
-    let (log, recovered) = claim.await?;
+    let (kept, mine) = (parts.bounds.records_kept, claimed.load(Ordering::Relaxed));
+    let (log, recovered) = LaneLog::claim_again(store, &parts.lineage, name, &parts.clock, needs, kept, mine).await?;
+    claimed.store(log.writer().incarnation, Ordering::Relaxed);
     failpoint::hit(name, "claimed");
     let mut sink = (parts.make_sink)()?;
     if recovered.last().is_some() {
@@ -134,8 +138,11 @@ async fn drive(parts: &LaneParts) -> Result<()> {
                 let worked = rows::epoch(parts, leaf, &mut open, &mut reader, &mut pace).await?;
                 tell_sink(&mut open, &reader, ends.as_ref()).await?;
                 open.log.purge();
-                if !worked && over(parts, &reader, true) {
-                    break;
+                if !worked {
+                    open.log.check_claim_when_idle().await?;
+                    if over(parts, &reader, true) {
+                        break;
+                    }
                 }
             }
             tell_sink(&mut open, &reader, ends.as_ref()).await
@@ -147,8 +154,11 @@ async fn drive(parts: &LaneParts) -> Result<()> {
                 let worked = windowed.epoch(parts, windows, &mut open, &mut reader, &mut pace).await?;
                 tell_sink(&mut open, &reader, ends.as_ref()).await?;
                 open.log.purge();
-                if !worked && over(parts, &reader, true) {
-                    break;
+                if !worked {
+                    open.log.check_claim_when_idle().await?;
+                    if over(parts, &reader, true) {
+                        break;
+                    }
                 }
             }
             tell_sink(&mut open, &reader, ends.as_ref()).await?;

@@ -1,7 +1,7 @@
 //! The built-in lane of a source: writes its undecodable records down, once, whatever the number of lanes.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -55,11 +55,17 @@ pub struct LettersParts {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Runs until it is stopped, has reached `until`, or fails.
-pub async fn drive(parts: &LettersParts) -> Result<()> {
-    let (store, kept) = (Arc::clone(&parts.store), parts.records_kept);
-    let claim = LaneLog::claim(store, &parts.lineage, &parts.name, &parts.clock, Needs::LastEpoch, kept);
-    let (mut log, recovered) = claim.await?;
+/// Runs until it is stopped, has reached `until`, or fails for good.
+pub async fn run(parts: LettersParts) -> Result<()> {
+    let claimed = AtomicU64::new(0);
+    super::driver::again(&parts.name, &parts.status, parts.stop.clone(), || drive(&parts, &claimed)).await
+}
+
+async fn drive(parts: &LettersParts, claimed: &AtomicU64) -> Result<()> {
+    let (store, kept, mine) = (Arc::clone(&parts.store), parts.records_kept, claimed.load(Ordering::Relaxed));
+    let (mut log, recovered) =
+        LaneLog::claim_again(store, &parts.lineage, &parts.name, &parts.clock, Needs::LastEpoch, kept, mine).await?;
+    claimed.store(log.writer().incarnation, Ordering::Relaxed);
     failpoint::hit(&parts.name, "claimed");
     let mut dead: Option<Box<dyn DeadLetters>> = None;
     let last = recovered.intents.last().cloned();
@@ -116,6 +122,8 @@ pub async fn drive(parts: &LettersParts) -> Result<()> {
             parts.status.emitted.fetch_add(letters.len() as u64, Ordering::Relaxed);
             committed = Instant::now();
             from = reader.positions().clone();
+        } else {
+            log.check_claim_when_idle().await?;
         }
         if done {
             return Ok(());

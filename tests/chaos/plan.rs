@@ -117,7 +117,9 @@ impl Plan {
                     _ => Side::Receiver(Trouble::Cuts, ms(&mut dice, 500..4_000)),
                 };
                 let at = (ms(&mut dice, 0..1_500), side);
-                let free: Vec<usize> = (0..rounds.len()).filter(|round| rounds[*round].side.is_none()).collect();
+                // What a flush takes from the hash is not compared, so that comes early.
+                let until = if kind == 3 { rounds.len().div_ceil(2) } else { rounds.len() };
+                let free: Vec<usize> = (0..until).filter(|round| rounds[*round].side.is_none()).collect();
                 if let Some(round) = free.get(dice.random_range(0..free.len().max(1))) {
                     rounds[*round].side = Some(at);
                 }

@@ -28,6 +28,9 @@ pub(super) struct Seen {
     pub(super) looks: usize,
     /// Every board that is not empty, and how often it was seen.
     pub(super) boards: HashMap<u64, (Board, usize)>,
+    /// The boards in the order in which they came, each with the losses that were over before the look, and
+    /// that had begun after it.
+    pub(super) order: Vec<(u64, usize, usize)>,
     /// Looks at an empty board before the first, or between a loss and the next board.
     pub(super) excused: usize,
     /// Other looks at an empty board.
@@ -40,6 +43,9 @@ pub(super) struct Seen {
 
 /// Looks at the boards until `stop`.
 pub(super) fn watch(url: &str, keys: &[String], losses: &Losses, stop: &AtomicBool) -> Vec<Seen> {
+    // As fast as it can, but not at the cost of what it looks at.
+    // SAFETY: it only sets the priority of this thread (0: the calling one).
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 19) };
     let mut seen: Vec<Seen> = keys.iter().map(|_| Seen::default()).collect();
     let mut connection = None;
     while !stop.load(Ordering::Relaxed) {
@@ -76,6 +82,10 @@ impl Seen {
             self.odd.push(format!("{board:?}"));
         }
         let board: Board = board.into_iter().map(|(member, score)| (member, score as i64)).collect();
-        self.boards.entry(hash(&board)).or_insert((board, 0)).1 += 1;
+        let number = hash(&board);
+        if self.order.last().is_none_or(|(last, ..)| *last != number) {
+            self.order.push((number, over, begun));
+        }
+        self.boards.entry(number).or_insert((board, 0)).1 += 1;
     }
 }

@@ -168,13 +168,14 @@ impl LaneRecords {
         });
     }
 
-    /// How long after each of `kills` the first new commit came, where one came before the next kill.
-    pub(super) fn recoveries(&self, kills: &[SystemTime]) -> Vec<Duration> {
-        let after = |index: usize| {
-            let next = kills.get(index + 1).copied();
-            let commit = self.first_commits.iter().find(|at| **at > kills[index])?;
-            next.is_none_or(|next| *commit < next).then(|| commit.duration_since(kills[index]).unwrap_or_default())
+    /// How long after each of `kills` the first new commit came, where one came before the next end, and when that was.
+    pub(super) fn recoveries(&self, kills: &[SystemTime], others: &[SystemTime]) -> Vec<(SystemTime, Duration)> {
+        let after = |kill: &SystemTime| {
+            let commit = *self.first_commits.iter().find(|at| *at > kill)?;
+            let is_between = |end: &SystemTime| kill < end && *end < commit;
+            let took = commit.duration_since(*kill).unwrap_or_default();
+            (!kills.iter().chain(others).any(is_between)).then_some((commit, took))
         };
-        (0..kills.len()).filter_map(after).collect()
+        kills.iter().filter_map(after).collect()
     }
 }

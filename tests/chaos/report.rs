@@ -1,7 +1,7 @@
 //! What came of a run: every comparison and everything that should not be, and the page that says so.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::compare::{self, POLLED};
 use super::event::Log;
@@ -84,12 +84,14 @@ impl Report {
             collector.lanes.len(),
             self.late
         );
-        for name in [lanes::TOP.lane, lanes::TOP_600.lane, lanes::ROWS[0]] {
-            let lane = &collector.lanes[name];
-            eprintln!(
-                "SIGKILL to the first new commit of {name} (where one came before the next): {}",
-                spread(lane.recoveries(&done.kills))
-            );
+        eprintln!("SIGKILL to the first new commit, where one came before the next end:");
+        for name in [lanes::TOP.lane, lanes::TOP_600.lane, lanes::BY_TYPE.lane, lanes::ROWS[0]] {
+            let is_hindered =
+                |(at, took): &(SystemTime, Duration)| done.away.iter().any(|(from, to)| *at >= *from && *at - *took <= *to);
+            let all = collector.lanes[name].recoveries(&done.kills, &done.others);
+            let (hindered, free): (Vec<_>, Vec<_>) = all.into_iter().partition(is_hindered);
+            let took = |all: Vec<(SystemTime, Duration)>| spread(all.into_iter().map(|(_, took)| took).collect());
+            eprintln!("  {name:<12} {}; while a server was away: {}", took(free), took(hindered));
         }
         eprintln!("SIGTERM to the end: {}", spread(done.stops.clone()));
         eprintln!("SIGCONT to the end of the older process: {}", spread(done.fenced.clone()));

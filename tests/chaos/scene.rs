@@ -13,7 +13,7 @@ use super::plan::{End, Moment, Round, Side};
 use super::poller::Losses;
 use super::receiver::Receiver;
 use super::records::Collector;
-use super::services::{restart, service};
+use super::services::service;
 use crate::support::falaj::Falaj;
 use crate::support::project::Project;
 
@@ -23,6 +23,9 @@ const COMMIT_WAIT: Duration = Duration::from_secs(60);
 const CLEAN_STOP: Duration = Duration::from_secs(5);
 /// A process that wakes must see soon that another one has claimed its lanes.
 const FENCED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How it says so: the checkpoint, the dead letters or Redis may be the first to refuse it.
+const FENCED: [&str; 3] = ["another process", "a newer start of lane", "belongs to a later claim"];
 
 /// Everything that lasts through the run.
 pub(super) struct Scene {
@@ -39,7 +42,11 @@ pub(super) struct Scene {
 pub(super) struct Done {
     pub(super) faults: BTreeMap<String, usize>,
     pub(super) kills: Vec<SystemTime>,
+    /// When falaj was stopped in another way.
+    pub(super) others: Vec<SystemTime>,
     pub(super) lost: Vec<Lost>,
+    /// When a server was away, from and to.
+    pub(super) away: Vec<(SystemTime, SystemTime)>,
     pub(super) stops: Vec<Duration>,
     pub(super) fenced: Vec<Duration>,
     pub(super) violations: Vec<String>,
@@ -115,6 +122,7 @@ impl Scene {
         let began = Instant::now();
         falaj.terminate();
         self.count("SIGTERM");
+        self.done.lock().unwrap().others.push(SystemTime::now());
         match falaj.end_within(CLEAN_STOP * 4) {
             Ok((status, said)) => {
                 let took = began.elapsed();
@@ -132,6 +140,7 @@ impl Scene {
     fn pause(&self, falaj: Falaj, beside: Duration, collector: &mut Collector) {
         falaj.signal("STOP");
         self.count("SIGSTOP with a second process");
+        self.done.lock().unwrap().others.push(SystemTime::now());
         collector.collect();
         let claims = collector.lanes["top_content"].claims;
         let mut second = self.start(&[]);
@@ -141,8 +150,9 @@ impl Scene {
         match falaj.end_within(FENCED_WITHIN) {
             Ok((status, said)) => {
                 self.done.lock().unwrap().fenced.push(woken.elapsed());
-                let says_why = said.lines().any(|line| line.starts_with("falaj: ") && line.contains("claim"));
-                if status.code() != Some(1) || !says_why || said.contains("panicked") {
+                let is_why = |line: &str| line.starts_with("falaj: lane '") && FENCED.iter().any(|words| line.contains(words));
+                let sentences = said.lines().filter(|line| line.starts_with("falaj: ")).count();
+                if status.code() != Some(1) || sentences != 1 || !said.lines().any(is_why) || said.contains("panicked") {
                     self.violation(format!("the process that was paused ended with {status}:\n{said}"));
                 }
             }
@@ -160,15 +170,14 @@ impl Scene {
     pub(super) fn break_side(&self, side: Side) {
         self.count(&side.to_string());
         match side {
-            Side::Redis(away) => self.lose(false, || restart("redis", away)),
-            Side::Kafka(away) => restart("kafka", away),
-            Side::Postgres(away) => restart("postgres", away),
+            Side::Redis(away) => self.lose(false, || self.restart("redis", away)),
+            Side::Kafka(away) => self.restart("kafka", away),
+            Side::Postgres(away) => self.restart("postgres", away),
             Side::Flush => self.lose(true, || {
                 let mut redis = redis::Client::open(self.project.redis_url.as_str()).unwrap().get_connection();
                 let flushed = redis.as_mut().map(|redis| redis::cmd("FLUSHALL").query::<()>(redis));
                 if !matches!(flushed, Ok(Ok(()))) {
-                    service("redis", "kill");
-                    service("redis", "start");
+                    self.violation("Redis does not take FLUSHALL".to_string());
                 }
             }),
             Side::Receiver(trouble, lasts) => {
@@ -177,6 +186,16 @@ impl Scene {
                 self.uncertain.set_trouble(None);
             }
         }
+    }
+
+    /// Kills a server, and starts it again after `away`.
+    fn restart(&self, name: &str, away: Duration) {
+        let killed = SystemTime::now();
+        service(name, "kill");
+        thread::sleep(away);
+        service(name, "start");
+        eprintln!("chaos: {name} was away for {} ms", killed.elapsed().unwrap_or_default().as_millis());
+        self.done.lock().unwrap().away.push((killed, SystemTime::now()));
     }
 
     /// Redis loses data while `work` works.

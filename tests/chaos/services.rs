@@ -9,10 +9,3 @@ pub(super) fn service(name: &str, action: &str) {
     let done = Command::new(script).args([name, action]).output().unwrap();
     assert!(done.status.success(), "scripts/services {name} {action}: {}", String::from_utf8_lossy(&done.stderr));
 }
-
-/// Kills it, and starts it again after `away`.
-pub(super) fn restart(name: &str, away: std::time::Duration) {
-    service(name, "kill");
-    std::thread::sleep(away);
-    service(name, "start");
-}

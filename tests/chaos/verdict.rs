@@ -84,3 +84,16 @@ impl Verdict {
         [self.lost, self.doubled, self.wrong, self.foreign] == [0; 4]
     }
 }
+
+#[test]
+fn what_is_lost_double_wrong_or_foreign_is_counted() {
+    let expected = HashMap::from([(1, "a"), (2, "b"), (3, "c")]);
+    let count = |found: &[(i32, &'static str)], is_upserted| {
+        let verdict = Verdict::of("sink", &expected, found.iter().copied(), is_upserted);
+        assert_eq!(verdict.is_good(), verdict.examples.is_empty());
+        (verdict.found, [verdict.lost, verdict.doubled, verdict.wrong, verdict.foreign])
+    };
+    assert_eq!(count(&[(3, "c"), (1, "a"), (2, "b")], false), (3, [0, 0, 0, 0]));
+    assert_eq!(count(&[(1, "a"), (1, "a"), (2, "x"), (4, "d")], false), (3, [1, 1, 1, 1]));
+    assert_eq!(count(&[(1, "a"), (1, "a"), (2, "b"), (3, "c")], true), (3, [0, 0, 0, 0]));
+}

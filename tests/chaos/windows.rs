@@ -1,6 +1,6 @@
 //! What must come of windows: recomputed epoch by epoch from the intents, event by event, in plain Rust.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use twox_hash::XxHash3_64;
 
@@ -78,7 +78,8 @@ pub(super) fn hash(board: &Board) -> u64 {
 /// Every board that a lane may have shown, and the last one.
 #[derive(Debug, Default)]
 pub(super) struct Boards {
-    pub(super) hashes: HashSet<u64>,
+    /// Each with its epochs.
+    pub(super) hashes: HashMap<u64, Vec<usize>>,
     pub(super) last: Board,
     /// Whether some epoch's board is empty.
     pub(super) empty: bool,
@@ -87,7 +88,7 @@ pub(super) struct Boards {
 /// Recomputes the board of every epoch.
 pub(super) fn boards(log: &Log, windows: Windows, lane: &LaneRecords) -> Boards {
     let state = std::cell::RefCell::new(Sliding::new(windows, log.contents.len()));
-    let mut boards = Boards::default();
+    let (mut boards, mut number) = (Boards::default(), 0);
     walk(
         log,
         windows,
@@ -98,12 +99,13 @@ pub(super) fn boards(log: &Log, windows: Windows, lane: &LaneRecords) -> Boards 
             }
         },
         |epoch| {
+            number += 1;
             let Some(board_ns) = epoch.board_ns else { return };
             let mut state = state.borrow_mut();
             state.slide(windows.board_end(board_ns));
             boards.last = state.board(&log.contents);
             boards.empty |= boards.last.is_empty();
-            boards.hashes.insert(hash(&boards.last));
+            boards.hashes.entry(hash(&boards.last)).or_default().push(number);
         },
     );
     boards

@@ -6,7 +6,8 @@ use super::super::CheckpointStore;
 use super::super::lane_log::LaneLog;
 use super::super::read::{self, Needs, record_name};
 use super::super::record::Entry;
-use super::{LANE, Place, changed, claim, epochs, intent, remove, replace, snapshot};
+use super::{LANE, LINEAGE, Place, changed, claim, epochs, intent, remove, replace, snapshot};
+use crate::clock::Clock;
 use crate::error::Kind;
 
 #[tokio::test]
@@ -48,6 +49,26 @@ async fn the_older_of_two_claims_is_fenced_at_once() {
         assert_eq!(older.append(vec![Entry::Intent(intent(2))]).await.unwrap_err().kind(), Kind::Fenced);
         newer.check_claim().await.unwrap();
         epochs(&mut newer, 2..=2).await;
+    }
+}
+
+/// A lane that recovers from an error claims again; it must not take itself back from a process that was started meanwhile.
+#[tokio::test]
+async fn only_a_start_takes_a_lane_over() {
+    for place in Place::all() {
+        let again = async |mine| {
+            let clock = Clock::held(1_000_000_000);
+            LaneLog::claim_again(place.open(), LINEAGE, LANE, &clock, Needs::LastEpoch, 0, mine).await
+        };
+        let (mut log, _) = again(0).await.unwrap();
+        epochs(&mut log, 1..=1).await;
+        let (log, found) = again(log.writer().incarnation).await.unwrap();
+        assert_eq!((found.committed, log.writer().incarnation), (1, 2));
+        let (newer, _) = claim(&place.open(), Needs::LastEpoch).await.unwrap();
+        let error = again(log.writer().incarnation).await.map(|_| ()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Fenced);
+        newer.check_claim().await.unwrap();
+        again(newer.writer().incarnation).await.unwrap();
     }
 }
 
