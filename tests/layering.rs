@@ -32,6 +32,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("clock", Words),
     ("error", Words),
     ("failpoint", Words),
+    ("memory", Words),
     ("position", Words),
     ("secrets", Words),
     ("settings", Words),
@@ -107,7 +108,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["cli"]),
     (
         "datafusion",
-        &["query", "window", "lane", "settings", "lookup::index", "lookup::join", "lookup::misses", "lookup::version"],
+        &["query", "window", "lane", "settings", "memory", "lookup::index", "lookup::join", "lookup::misses", "lookup::version"],
     ),
     ("std::fs", &["checkpoint::local", "dead::folder", "sink::files", "sink::http", "secrets", "tool"]),
     ("tokio::fs", &["checkpoint::local", "dead::folder", "sink::files", "sink::http", "tool"]),

@@ -13,6 +13,7 @@ use crate::checkpoint::lane_log::{LaneLog, StateWriter};
 use crate::checkpoint::read::{Needs, Recovered};
 use crate::checkpoint::record::{Intent, Snapshot};
 use crate::error::{Action, Error, Kind, Result};
+use crate::memory::Use;
 use crate::failpoint;
 use crate::position::Positions;
 use crate::query::plan::{Windows, Work};
@@ -150,7 +151,7 @@ async fn drive(parts: &LaneParts) -> Result<()> {
 fn begin(parts: &LaneParts, open: &Open) -> LogReader {
     parts.status.set_trouble(None, None);
     parts.status.set_state(LaneState::Running);
-    parts.log.subscribe(open.positions.clone())
+    parts.log.subscribe(open.positions.clone()).accounted(parts.plan.memory.account(Use::Epoch))
 }
 
 /// Where a lane that rolls files has caught up, even if the log never stands still: what there was when it began. None when the
