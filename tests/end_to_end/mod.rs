@@ -5,6 +5,7 @@ pub(crate) mod boards;
 mod contents;
 pub(crate) mod found;
 mod live;
+mod memory;
 mod older;
 pub(crate) mod oracle;
 mod replay;

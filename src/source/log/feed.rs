@@ -130,6 +130,12 @@ impl Feed {
         self.inner.room.notify_all();
     }
 
+    /// Whether it was closed and everything is taken.
+    pub(super) fn is_over(&self) -> bool {
+        let state = self.inner.state.lock();
+        state.stop && state.queues.values().all(VecDeque::is_empty)
+    }
+
     /// The error that ended the reading.
     pub(super) fn error(&self) -> Option<Error> {
         self.inner.state.lock().error.clone()

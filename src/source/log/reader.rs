@@ -124,7 +124,8 @@ impl LogReader {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state.lock();
         let detached = state.lanes.get(&self.key).is_some_and(|lane| lane.detached);
-        if detached && self.feed.is_none() {
+        // A reading that was ended may still have had a rest to take when the lane fell behind again.
+        if detached && self.feed.as_ref().is_none_or(Feed::is_over) {
             self.feed = Some(shared.feed(self.positions.clone(), false, Arc::clone(&shared.news))?);
         }
         if let Some(feed) = &self.feed {

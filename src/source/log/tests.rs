@@ -165,6 +165,40 @@ async fn a_lane_that_stands_still_does_not_hold_up_the_others_and_misses_nothing
 }
 
 #[tokio::test]
+async fn a_lane_that_falls_behind_again_while_it_takes_the_rest_of_its_own_reading_misses_nothing() {
+    let memory = Memory::unlimited();
+    let source = MemorySource::new("t", 1, usize::MAX);
+    fill(&source, 0, 150_000);
+    let log = Log::open(Arc::new(source.clone()), Arc::new(numbers), limits(2, 32 << 20, &memory.share("log of", "t")));
+    let (mut fast, mut slow) = (log.subscribe(Positions::default()), log.subscribe(Positions::default()));
+    let fall_behind = || {
+        let mut state = log.shared.state.lock();
+        state.lanes.values_mut().max_by_key(|lane| lane.at.iter().map(|(_, at)| -at).sum::<i64>()).expect("two").detached = true;
+        state.evict(0);
+    };
+    let (mut seen_fast, mut seen_slow) = (Seen::default(), Seen::default());
+    seen_fast.until(&mut fast, 150_000).await;
+    fall_behind();
+    assert!(slow.is_detached());
+    seen_slow.until_at_least(&mut slow, 1).await;
+    let read_ahead = || memory.snapshot().holders[0].of.get("reading again").copied().unwrap_or(0);
+    // Two numbers of 8 bytes for each row, and the reader.
+    let all = (150_000 - seen_slow.rows) as u64 * 16 + (1 << 20);
+    wait_for("the lane's own reading to be ahead", || read_ahead() > all).await;
+    while slow.is_detached() {
+        seen_slow.add(&slow.take(1, WAIT).await.expect("no error"));
+    }
+    assert!(read_ahead() > 1 << 20, "the rest is still there: {}", read_ahead());
+    for n in 150_000..155_000 {
+        source.push(0, Some(n.to_string().into_bytes()), n);
+    }
+    seen_fast.until(&mut fast, 155_000).await;
+    fall_behind();
+    assert!(slow.is_detached());
+    seen_slow.until(&mut slow, 155_000).await;
+}
+
+#[tokio::test]
 async fn when_memory_is_short_the_log_holds_a_piece_and_misses_nothing() {
     let memory = Memory::new(Some(64 << 20));
     let mut others = memory.share("lookup", "large").account(Use::Rows);
@@ -191,19 +225,21 @@ async fn when_memory_is_short_the_log_holds_a_piece_and_misses_nothing() {
 async fn before_anybody_is_refused_the_log_gives_up_what_can_be_read_again() {
     let memory = Memory::new(Some(64 << 20));
     let source = MemorySource::new("t", 1, usize::MAX);
-    fill(&source, 0, 800_000);
+    fill(&source, 0, 400_000);
     let log = Log::open(Arc::new(source.clone()), Arc::new(numbers), limits(2, 32 << 20, &memory.share("log of", "t")));
     let (mut fast, mut slow) = (log.subscribe(Positions::default()), log.subscribe(Positions::default()));
     let mut seen = Seen::default();
     seen.until_at_least(&mut fast, 1).await;
-    wait_for("the log to be full of what nobody has taken", || log.bytes() > 11 << 20).await;
+    wait_for("the log to hold what nobody has taken", || log.at_log_end() && log.shared.state.lock().in_flight == 0).await;
+    assert!(log.bytes() > 5 << 20, "{} bytes", log.bytes());
     let mut state = memory.lane("a").account(Use::State);
-    state.try_set(53 << 20).expect("the log gives it up");
+    state.try_set(62 << 20).expect("the log gives it up");
+    assert_eq!(log.bytes(), 0);
     assert_eq!(log.detached(), 2);
     // Both read by themselves then, as little ahead as memory allows, and miss nothing.
     let mut seen_slow = Seen::default();
-    seen_slow.until(&mut slow, 800_000).await;
-    seen.until(&mut fast, 800_000).await;
+    seen_slow.until(&mut slow, 400_000).await;
+    seen.until(&mut fast, 400_000).await;
     drop(state);
 }
 
