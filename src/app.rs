@@ -79,7 +79,7 @@ pub fn inside_folder(folder: &Path, table: &TableDef) -> PathBuf {
 /// The queue of a client that reads may take one part in so many of the memory, and what one epoch takes at once likewise: what
 /// comes out of it stands beside it for a moment.
 const QUEUE_PARTS: usize = 16;
-const EPOCH_PARTS: usize = 16;
+const EPOCH_PARTS: usize = 32;
 
 /// Everything around the lanes.
 #[derive(Clone)]
