@@ -108,7 +108,17 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tracing_subscriber", &["cli"]),
     (
         "datafusion",
-        &["query", "window", "lane", "settings", "memory", "lookup::index", "lookup::join", "lookup::misses", "lookup::version"],
+        &[
+            "query",
+            "window",
+            "lane",
+            "settings",
+            "memory",
+            "lookup::index",
+            "lookup::join",
+            "lookup::misses",
+            "lookup::version",
+        ],
     ),
     ("std::fs", &["checkpoint::local", "dead::folder", "sink::files", "sink::http", "secrets", "tool"]),
     ("tokio::fs", &["checkpoint::local", "dead::folder", "sink::files", "sink::http", "tool"]),

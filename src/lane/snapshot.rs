@@ -320,7 +320,8 @@ mod tests {
             RecordBatch::try_from_iter([("count", count)]).unwrap()
         };
         let rows = FILE_BYTES as i64 / 8;
-        let panes = vec![(1, vec![states(0, 10)]), (2, vec![states(10, rows * 5 / 2), states(rows * 3, 10)]), (3, vec![states(0, 0)])];
+        let panes =
+            vec![(1, vec![states(0, 10)]), (2, vec![states(10, rows * 5 / 2), states(rows * 3, 10)]), (3, vec![states(0, 0)])];
         let pieces = pieces(panes.clone());
         assert!((2..=5).contains(&pieces.len()), "{}", pieces.len());
         let all: Vec<(i64, i64)> = pieces

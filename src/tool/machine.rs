@@ -73,10 +73,16 @@ mod tests {
         check(&[meminfo, ("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "1073741824\n")], Some(1 << 30));
         let nested = ("proc/self/cgroup", "0::/a/b\n");
         check(&[meminfo, nested, ("sys/fs/cgroup/a/b/memory.max", "max\n")], Some(4 << 30));
-        check(&[meminfo, nested, ("sys/fs/cgroup/a/memory.max", "5000\n"), ("sys/fs/cgroup/a/b/memory.max", "max\n")], Some(5000));
+        check(
+            &[meminfo, nested, ("sys/fs/cgroup/a/memory.max", "5000\n"), ("sys/fs/cgroup/a/b/memory.max", "max\n")],
+            Some(5000),
+        );
         let first = ("proc/self/cgroup", "9:cpu,cpuacct:/x\n5:memory:/docker/0\n");
         check(&[meminfo, first, ("sys/fs/cgroup/memory/memory.limit_in_bytes", "2147483648\n")], Some(2 << 30));
-        check(&[meminfo, first, ("sys/fs/cgroup/memory/docker/0/memory.limit_in_bytes", "9223372036854771712\n")], Some(4 << 30));
+        check(
+            &[meminfo, first, ("sys/fs/cgroup/memory/docker/0/memory.limit_in_bytes", "9223372036854771712\n")],
+            Some(4 << 30),
+        );
     }
 
     #[test]

@@ -45,8 +45,9 @@ GROUP BY window_start, window_end, user_id;";
 const KINDS_OF_MINUTE: &str = "INSERT INTO kinds SELECT window_end, kind, count(*) FROM tumble(events, at, INTERVAL '1 minute')
 GROUP BY window_start, window_end, kind;";
 
-/// A project with `count` events, a millisecond apart, each of another user. Nothing of the shipped queries is in it.
-async fn project(count: usize) -> Project {
+/// A project with `count` events, a millisecond apart, each of another user, whose id has `width` digits. Nothing of the shipped
+/// queries is in it.
+async fn project(count: usize, width: usize) -> Project {
     let project = Project::new(PARTITIONS as i32).await;
     project.remove(&["lookups", "sinks", "enriched", "bigquery", "partner", "top_content", "top_content_seconds"]);
     let source = format!(
@@ -60,7 +61,7 @@ async fn project(count: usize) -> Project {
     for id in 0..count {
         let at = DateTime::from_timestamp_millis(FROM_TIME_MS + id as i64).unwrap().to_rfc3339();
         let kind = id % KINDS;
-        let payload = format!(r#"{{"id":{id},"user_id":"{id:0>160}","kind":"kind {kind}","at":"{at}"}}"#);
+        let payload = format!(r#"{{"id":{id},"user_id":"{id:0>width$}","kind":"kind {kind}","at":"{at}"}}"#);
         project.topic.send((id % PARTITIONS) as i32, &Record::of(payload));
     }
     project.topic.flush();
@@ -99,8 +100,9 @@ fn kinds_found(project: &Project) -> BTreeMap<(i64, String), i64> {
 
 #[tokio::test]
 async fn a_state_larger_than_the_limit_stops_its_lane_with_a_sentence_and_no_other() {
-    const EVENTS: usize = 500_000;
-    let project = project(EVENTS).await;
+    // Their users alone are 80 MB, and stand in one pane.
+    const EVENTS: usize = 200_000;
+    let project = project(EVENTS, 400).await;
     project.write("users", USERS);
     project.write("kinds", KINDS_OF_MINUTE);
     let (status, said) = Falaj::start(&mut project.command(&["run", "queries", "--until", "latest", "--no-web"])).end();
@@ -120,14 +122,14 @@ async fn a_state_larger_than_the_limit_stops_its_lane_with_a_sentence_and_no_oth
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_a_sink_that_stands_still_memory_stays_within_its_bound_and_nothing_is_lost() {
     const EVENTS: usize = 600_000;
-    let project = project(EVENTS).await;
+    let project = project(EVENTS, 100).await;
     project.write("kinds", KINDS_OF_MINUTE);
     project.write("rows", "INSERT INTO rows_of_all SELECT id, user_id, kind FROM events;");
     project.write("slow", "INSERT INTO receiver SELECT id, user_id, kind FROM events;");
     let receiver = Receiver::start().await;
 
     let (falaj, page) = project.run(&receiver.url, &[]);
-    // The receiver answers nothing before the other lanes have read everything: hundreds of MB past it.
+    // The receiver answers nothing before the other lanes have read everything past it.
     for name in ["kinds", "rows"] {
         wait_until(name, async || lane(&page, name).await["records"] == EVENTS).await;
     }

@@ -52,7 +52,15 @@ pub struct HttpSink {
 impl HttpSink {
     /// A sink that keeps its outbox in `folder`, one folder below it for each lane. Touches nothing until it is opened.
     pub fn new(options: HttpOptions, folder: impl Into<PathBuf>) -> Self {
-        Self { options, folder: folder.into(), writer: None, sender: None, open: None, sealed: None, account: Account::unlimited(Use::Sink) }
+        Self {
+            options,
+            folder: folder.into(),
+            writer: None,
+            sender: None,
+            open: None,
+            sealed: None,
+            account: Account::unlimited(Use::Sink),
+        }
     }
 
     /// The same, with its bodies on `account`: fewer are under way when memory is short.

@@ -173,7 +173,8 @@ async fn a_lane_that_falls_behind_again_while_it_takes_the_rest_of_its_own_readi
     let (mut fast, mut slow) = (log.subscribe(Positions::default()), log.subscribe(Positions::default()));
     let fall_behind = || {
         let mut state = log.shared.state.lock();
-        state.lanes.values_mut().max_by_key(|lane| lane.at.iter().map(|(_, at)| -at).sum::<i64>()).expect("two").detached = true;
+        state.lanes.values_mut().max_by_key(|lane| lane.at.iter().map(|(_, at)| -at).sum::<i64>()).expect("two").detached =
+            true;
         state.evict(0);
     };
     let (mut seen_fast, mut seen_slow) = (Seen::default(), Seen::default());
