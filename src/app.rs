@@ -29,6 +29,7 @@ use crate::lookup::memory::MemoryLookup;
 use crate::lookup::options::LookupOptions;
 use crate::lookup::postgres::PostgresLookup;
 use crate::lookup::refresh::keep_fresh;
+use crate::memory::{Memory, Share, Use};
 use crate::position::Positions;
 use crate::query::plan::{LanePlan, plan_lane};
 use crate::query::project::Project;
@@ -75,6 +76,11 @@ pub fn inside_folder(folder: &Path, table: &TableDef) -> PathBuf {
     folder.join(table.name.replace(|c: char| !c.is_alphanumeric() && c != '_' && c != '-', "_"))
 }
 
+/// The queue of a client that reads may take one part in so many of the memory, and what one epoch takes at once likewise: what
+/// comes out of it stands beside it for a moment.
+const QUEUE_PARTS: usize = 16;
+const EPOCH_PARTS: usize = 32;
+
 /// Everything around the lanes.
 #[derive(Clone)]
 pub struct Run {
@@ -82,6 +88,8 @@ pub struct Run {
     pub world: World,
     /// The figures.
     pub status: Status,
+    /// What the process may hold.
+    pub memory: Memory,
     /// The newest boards.
     pub boards: Boards,
     /// The time.
@@ -106,7 +114,7 @@ pub async fn check(project: &Project, secrets: Secrets) -> Result<Vec<LanePlan>>
     let mut plans = Vec::new();
     let mut written: HashMap<String, String> = HashMap::new();
     for lane in project.lanes() {
-        let plan = plan_lane(project, lane, &lookups).await?;
+        let plan = plan_lane(project, lane, &lookups, Share::unlimited()).await?;
         if let Some(other) = written.insert(plan.sink.name.clone(), plan.name.clone()) {
             let text = format!(
                 "the lanes '{other}' and '{}' both write '{}': give one of them a table of its own",
@@ -126,11 +134,12 @@ pub async fn check(project: &Project, secrets: Secrets) -> Result<Vec<LanePlan>>
 /// error is returned when all have ended. Call [`check`] before: what it refuses is not looked at again.
 pub async fn run(project: &Project, run: Run) -> Result<()> {
     let secrets = if matches!(run.world, World::Real) { Secrets::Needed } else { Secrets::Optional };
+    run.status.set_memory(run.memory.clone());
     let mut background = JoinSet::new();
     let lookups = lookups(project, &run, secrets, &mut background)?;
     let mut plans = Vec::new();
     for lane in project.lanes() {
-        plans.push(plan_lane(project, lane, &lookups).await?);
+        plans.push(plan_lane(project, lane, &lookups, run.memory.lane(&lane.name)).await?);
     }
     let store: Arc<dyn CheckpointStore> = match &run.world {
         World::Real => local_checkpoint(Path::new(&project.settings().checkpoint)),
@@ -178,9 +187,11 @@ fn lookups(project: &Project, run: &Run, secrets: Secrets, background: &mut Join
     let mut lookups = HashMap::new();
     for table in project.tables_of(Role::Lookup) {
         let def = secrets.resolve(table)?;
+        let memory = run.memory.share("lookup", &def.name);
         let lookup = LookupTable::new(&def, run.clock.clone(), run.status.lookup(&def.name))?;
+        lookup.set_account(memory.account(Use::Rows));
         let store: Arc<dyn LookupStore> = match &run.world {
-            World::Real => Arc::new(PostgresLookup::new(&def)?),
+            World::Real => Arc::new(PostgresLookup::new(&def)?.with_memory(memory)),
             World::Inside(inside) => Arc::new(memory_lookup(&def, &inside.contents)?),
         };
         lookup.set_store(Arc::clone(&store));
@@ -207,11 +218,14 @@ struct OpenSource {
     source: Arc<dyn Source>,
     log: Arc<Log>,
     until: Option<Positions>,
+    memory: Share,
 }
 
 impl OpenSource {
     async fn open(project: &Project, run: &Run, def: TableDef, plans: &[LanePlan]) -> Result<Self> {
-        let options = KafkaOptions::from_table(&def)?;
+        let queue_bytes = run.memory.at_most(usize::MAX, QUEUE_PARTS);
+        let options = KafkaOptions::from_table(&def)?.with_queue_at_most(queue_bytes);
+        let memory = run.memory.share("log of", &def.name);
         let source: Arc<dyn Source> = match &run.world {
             World::Real => Arc::new(KafkaSource::new(options.clone())),
             World::Inside(inside) => Arc::new(inside.source.clone()),
@@ -226,10 +240,16 @@ impl OpenSource {
         });
         // One thread reads, the others decode and run the lanes.
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        let limits = LogLimits { bytes_max: project.settings().log_bytes_max, lanes: plans.len() + 1, threads };
+        let limits = LogLimits {
+            bytes_max: project.settings().log_bytes_max,
+            lanes: plans.len() + 1,
+            threads,
+            memory: memory.clone(),
+            reader_bytes: if matches!(run.world, World::Real) { options.queue_bytes() } else { 0 },
+        };
         let log = Log::open(Arc::clone(&source), make, limits);
         let until = if run.until_latest { Some(log_ends(&source, run).await?) } else { None };
-        Ok(Self { def, options, source, log, until })
+        Ok(Self { def, options, source, log, until, memory })
     }
 
     fn start(
@@ -259,7 +279,7 @@ impl OpenSource {
             let parts = LaneParts {
                 emit,
                 bounds: Bounds {
-                    take_bytes_max: settings.epoch_bytes_max,
+                    take_bytes_max: run.memory.at_most(settings.epoch_bytes_max, EPOCH_PARTS),
                     linger: std::time::Duration::from_millis(settings.linger_ms),
                     roll,
                     snapshot_records: settings.snapshot_records as u64,
@@ -269,7 +289,7 @@ impl OpenSource {
                 source: Arc::clone(&self.source),
                 log: Arc::clone(&self.log),
                 start: self.options.start,
-                make_sink: make_sink(kind, &sink, settings.outbox.clone(), run),
+                make_sink: make_sink(kind, &sink, settings.outbox.clone(), run, plan.memory.clone()),
                 make_dead: self.make_dead(run),
                 store: Arc::clone(store),
                 lineage: lineage.to_string(),
@@ -294,6 +314,7 @@ impl OpenSource {
             until: self.until.clone(),
             stop: run.stop.clone(),
             records_kept: settings.records_kept,
+            memory: self.memory.clone(),
             name,
         };
         lanes.spawn(letters::run(parts));

@@ -4,6 +4,7 @@
 
 /// Ends the process by SIGKILL if it was told to die here.
 #[cfg(feature = "failpoints")]
+#[allow(clippy::disallowed_methods, reason = "a test's order, and no setting")]
 pub fn hit(lane: &str, name: &str) {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};

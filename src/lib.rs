@@ -55,7 +55,7 @@
 //! [`window`] → [`lane`] → [`checkpoint`] → [`sink`], [`dead`]. Begin with [`lane`]: the loop is [`lane::driver`], the protocol
 //! [`lane::epoch`]. [`app`] puts adapters together and is the only module that names them; [`tool`] has one file for each command.
 //! The words that all share are in [`position`], [`batch`], [`error`], [`backoff`], [`table`], [`settings`],
-//! [`secrets`], [`clock`], [`status`], [`failpoint`].
+//! [`secrets`], [`clock`], [`status`], [`memory`], [`failpoint`].
 //! Skip [`web`] and [`tool`] at first.
 
 pub mod app;
@@ -70,6 +70,7 @@ pub mod error;
 pub mod failpoint;
 pub mod lane;
 pub mod lookup;
+pub mod memory;
 pub mod position;
 pub mod query;
 pub mod secrets;

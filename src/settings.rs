@@ -1,7 +1,13 @@
 //! The process's own settings, set in SQL: `SET falaj.checkpoint = 'data/run/checkpoint'`.
 
-use datafusion::common::config::ConfigExtension;
+use std::fmt;
+
+use datafusion::common::config::{ConfigExtension, ConfigField, Visit};
 use datafusion::common::extensions_options;
+use datafusion::error::DataFusionError;
+
+use crate::memory::{LIMIT_LEAST, shown_bytes};
+use crate::table::parse_bytes;
 
 extensions_options! {
     /// The settings of the process; `falaj` in front of each name.
@@ -12,6 +18,9 @@ extensions_options! {
         pub outbox: String, default = "data/run/outbox".to_string()
         /// The address of falaj's own pages; only loopback for now.
         pub listen: String, default = "127.0.0.1:8080".to_string()
+        /// The bound of what the process holds in memory, for instance '1GiB'; at least 64MiB. Not set: 75% of what the machine or
+        /// its control group allows.
+        pub memory_limit: MemoryLimit, default = MemoryLimit::default()
         /// The bound of one source's log in memory, in bytes.
         pub log_bytes_max: usize, default = 64 * 1024 * 1024
         /// The bound of one epoch of a lane that does not stage, in bytes of decoded input.
@@ -27,4 +36,37 @@ extensions_options! {
 
 impl ConfigExtension for Settings {
     const PREFIX: &'static str = "falaj";
+}
+
+/// `falaj.memory_limit`: a size, if it was set.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryLimit(pub Option<u64>);
+
+impl MemoryLimit {
+    /// The limit in bytes, where the machine has (or lets us have) `machine` bytes, if that is known.
+    pub fn resolve(self, machine: Option<u64>) -> Option<u64> {
+        self.0.or(machine.map(|bytes| (bytes / 4 * 3).max(LIMIT_LEAST)))
+    }
+}
+
+impl fmt::Display for MemoryLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.map_or_else(|| "75%".to_string(), shown_bytes))
+    }
+}
+
+impl ConfigField for MemoryLimit {
+    fn visit<V: Visit>(&self, visitor: &mut V, key: &str, description: &'static str) {
+        visitor.some(key, self, description);
+    }
+
+    fn set(&mut self, _: &str, value: &str) -> Result<(), DataFusionError> {
+        let wrong = |text: &str| Err(DataFusionError::Configuration(text.to_string()));
+        match parse_bytes(value) {
+            Some(bytes) if bytes >= LIMIT_LEAST => self.0 = Some(bytes),
+            Some(_) => return wrong("it must be at least 64MiB, or a log could not read ahead while a lane works"),
+            None => return wrong("it must be a size such as '512MiB' or '2GiB'"),
+        }
+        Ok(())
+    }
 }

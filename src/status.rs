@@ -9,11 +9,14 @@ use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::memory::{Memory, MemorySnapshot};
+
 /// All lanes, sources and lookups of one process. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Status {
     lanes: Arc<Mutex<BTreeMap<String, Arc<LaneStatus>>>>,
     lookups: Arc<Mutex<BTreeMap<String, Arc<LookupStatus>>>>,
+    memory: Arc<Mutex<Memory>>,
 }
 
 /// The figures of one lane. Relaxed atomics: each is right by itself, two of them may be a moment apart.
@@ -173,9 +176,15 @@ impl Status {
         Arc::clone(self.lookups.lock().entry(name.to_string()).or_default())
     }
 
+    /// Says whose memory is shown.
+    pub fn set_memory(&self, memory: Memory) {
+        *self.memory.lock() = memory;
+    }
+
     /// Everything as it is now, for pages and terminals.
     pub fn snapshot(&self) -> Snapshot {
         Snapshot {
+            memory: self.memory.lock().snapshot(),
             lanes: self.lanes.lock().iter().map(|(name, lane)| lane.snapshot(name)).collect(),
             lookups: self.lookups.lock().iter().map(|(name, lookup)| lookup.snapshot(name)).collect(),
         }
@@ -292,6 +301,8 @@ impl LookupStatus {
 /// A copy of a [`Status`], for JSON (`/api/v1/status`) and for the terminal.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Snapshot {
+    /// What is held in memory, of which limit, and by whom.
+    pub memory: MemorySnapshot,
     /// The lanes by name.
     pub lanes: Vec<LaneSnapshot>,
     /// The lookups by name.

@@ -4,6 +4,7 @@ use super::{Run, World};
 use crate::error::Result;
 use crate::lane::Emit;
 use crate::lookup::postgres::PostgresLookup;
+use crate::memory::{Share, Use};
 use crate::query::tables::{Role, role};
 use crate::sink::Sink;
 use crate::sink::files::{FilesOptions, FilesSink};
@@ -87,7 +88,13 @@ pub(super) fn kept(run: &Run) -> Option<&MemoryTables> {
     }
 }
 
-pub(super) fn make_sink(kind: SinkKind, table: &TableDef, outbox: String, run: &Run) -> crate::lane::Make<Box<dyn Sink>> {
+pub(super) fn make_sink(
+    kind: SinkKind,
+    table: &TableDef,
+    outbox: String,
+    run: &Run,
+    memory: Share,
+) -> crate::lane::Make<Box<dyn Sink>> {
     let inside = matches!(run.world, World::Inside(_));
     let outbox = match &run.world {
         World::Real => outbox,
@@ -101,11 +108,12 @@ pub(super) fn make_sink(kind: SinkKind, table: &TableDef, outbox: String, run: &
         if let Some(table) = &kept {
             return Ok(Box::new(MemorySink::new(table.clone())));
         }
+        let account = memory.account(Use::Sink);
         let sink: Box<dyn Sink> = match &kind {
             SinkKind::Redis(_) if inside => Box::new(MemorySink::forgetful()),
-            SinkKind::Redis(options) => Box::new(RedisSink::new(options.clone())),
-            SinkKind::Files(options) => Box::new(FilesSink::new(options.clone())),
-            SinkKind::Http(options) => Box::new(HttpSink::new(options.clone(), &outbox)),
+            SinkKind::Redis(options) => Box::new(RedisSink::new(options.clone()).accounted(account)),
+            SinkKind::Files(options) => Box::new(FilesSink::new(options.clone()).accounted(account)),
+            SinkKind::Http(options) => Box::new(HttpSink::new(options.clone(), &outbox).accounted(account)),
             SinkKind::Print => Box::new(PrintSink::default()),
         };
         Ok(match watched {

@@ -58,7 +58,8 @@ impl Windowed {
         if self.shown.is_some() {
             touched.extend(times.values().iter().map(|at| self.spec().pane_start(*at)));
         }
-        self.absorb_good(windows, good, taken).await
+        self.absorb_good(windows, good, taken).await?;
+        self.account()
     }
 
     async fn absorb_good(&mut self, windows: &Windows, good: Segment, taken: &mut Taken) -> Result<()> {

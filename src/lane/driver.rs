@@ -15,6 +15,7 @@ use crate::checkpoint::read::{Needs, Recovered};
 use crate::checkpoint::record::{Intent, Snapshot};
 use crate::error::{Action, Error, Kind, Result};
 use crate::failpoint;
+use crate::memory::Use;
 use crate::position::Positions;
 use crate::query::plan::{Windows, Work};
 use crate::source::log::LogReader;
@@ -178,7 +179,7 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
 fn begin(parts: &LaneParts, open: &Open) -> LogReader {
     parts.status.set_trouble(None, None);
     parts.status.set_state(LaneState::Running);
-    parts.log.subscribe(open.positions.clone())
+    parts.log.subscribe(open.positions.clone()).accounted(parts.plan.memory.account(Use::Epoch))
 }
 
 /// Where a lane that rolls files has caught up, even if the log never stands still: what there was when it began. None when the

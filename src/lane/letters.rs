@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::dead::DeadLetters;
 use crate::error::Result;
 use crate::failpoint;
+use crate::memory::{Share, Use};
 use crate::position::{Positions, Span};
 use crate::sink::Writer;
 use crate::source::log::Log;
@@ -47,6 +48,8 @@ pub struct LettersParts {
     pub lineage: String,
     /// The time.
     pub clock: Clock,
+    /// The memory of its source.
+    pub memory: Share,
     /// Its figures.
     pub status: Arc<LaneStatus>,
     /// Where to stop; none: never.
@@ -87,7 +90,7 @@ async fn drive(parts: &LettersParts, claimed: &AtomicU64) -> Result<()> {
         epoch = intent.epoch;
         positions = intent.positions.clone();
     }
-    let mut reader = parts.log.subscribe(positions.clone());
+    let mut reader = parts.log.subscribe(positions.clone()).accounted(parts.memory.account(Use::Epoch));
     parts.status.set_state(LaneState::Running);
     let mut committed = Instant::now();
     let mut from = positions;

@@ -19,14 +19,17 @@ use crate::checkpoint::lane_log::{LaneLog, StateWriter};
 use crate::checkpoint::record::{Intent, Snapshot, StateFile};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
+use crate::memory::{Account, Use};
 use crate::window::base::Base;
-use crate::window::panes::PaneStates;
+use crate::window::panes::{PaneStates, bytes_of};
 use crate::window::state::WindowState;
 
 /// A snapshot may take a part of the time that is one in so many: 3 %.
 const COST_SHARE: u32 = 33;
 /// Epochs between two snapshots at most: their records are read at the next start, in some 50 µs each.
 const EPOCHS_MAX: u64 = 1000;
+/// The least that a file holds when there is more.
+const FILE_BYTES: usize = 16 << 20;
 
 /// The snapshots of one lane.
 #[derive(Default)]
@@ -51,7 +54,7 @@ struct Writing {
 }
 
 struct Written {
-    changed: Option<StateFile>,
+    changed: Vec<StateFile>,
     merged: Option<StateFile>,
     took: Duration,
 }
@@ -83,7 +86,7 @@ impl Snapshots {
         let many = self.records >= parts.bounds.snapshot_records || self.epochs >= EPOCHS_MAX;
         let cheap = self.last.is_none_or(|last| last.elapsed() > self.cost * COST_SHARE);
         if self.writing.is_none() && many && cheap {
-            self.begin(log, intent, state);
+            self.begin(parts, log, intent, state);
         }
         Ok(())
     }
@@ -102,15 +105,16 @@ impl Snapshots {
         if self.records == 0 {
             return Ok(());
         }
-        self.begin(log, intent, state);
+        self.begin(parts, log, intent, state);
         self.record(parts, log).await
     }
 
-    fn begin(&mut self, log: &LaneLog, intent: &Intent, state: &mut WindowState) {
+    fn begin(&mut self, parts: &LaneParts, log: &LaneLog, intent: &Intent, state: &mut WindowState) {
+        let account = parts.plan.memory.account(Use::Snapshot);
         let (changed, merged) = (state.panes_mut().take_changed(), state.base().cloned());
         let (writer, epoch) = (log.state_writer(), intent.epoch);
         let first_pane = state.panes().bounds().map_or(i64::MAX, |(first, _)| first);
-        let task = tokio::spawn(async move { write(&writer, epoch, changed, merged).await });
+        let task = tokio::spawn(async move { write(&writer, epoch, changed, merged, account).await });
         self.writing = Some(Writing { intent: intent.clone(), from: log.next(), first_pane, task });
         (self.records, self.epochs, self.last) = (0, 0, Some(Instant::now()));
     }
@@ -120,9 +124,10 @@ impl Snapshots {
         let Some(Writing { intent, from, first_pane, task }) = self.writing.take() else { return Ok(()) };
         let broken = |cause| Err(Error::new(Kind::Bug, "writing a snapshot was broken off").because(cause));
         let written = task.await.unwrap_or_else(broken)?;
-        let replaced = written.changed.as_ref().map_or(&[] as &[_], |file| &file.panes);
         for file in &mut self.files {
-            file.panes = without(&file.panes, replaced, first_pane);
+            for newer in &written.changed {
+                file.panes = without(&file.panes, &newer.panes, first_pane);
+            }
         }
         self.files.retain(|file| !file.panes.is_empty());
         self.files.extend(written.changed);
@@ -144,15 +149,59 @@ impl Drop for Snapshots {
     }
 }
 
-async fn write(writer: &StateWriter, epoch: u64, changed: Vec<PaneStates>, merged: Option<Base>) -> Result<Written> {
+/// What is on its way to the checkpoint is in memory a second time, so it goes in files of some [`FILE_BYTES`].
+async fn write(
+    writer: &StateWriter,
+    epoch: u64,
+    changed: Vec<PaneStates>,
+    merged: Option<Base>,
+    mut account: Account,
+) -> Result<Written> {
     let began = Instant::now();
-    let panes = runs(changed.iter().map(|(pane, _)| *pane));
-    let changed = write_file(writer, epoch, "panes", changed, panes).await?;
+    let mut files = Vec::new();
+    for (number, states) in pieces(changed).into_iter().enumerate() {
+        account.set(states.iter().flat_map(|(_, parts)| parts).map(bytes_of).sum());
+        let panes = runs(states.iter().map(|(pane, _)| *pane));
+        files.extend(write_file(writer, epoch, &format!("panes-{number}"), states, panes).await?);
+    }
+    account.set(0);
+    // It only saves time at the next start, so it is left out when memory is short.
+    let merged = merged.filter(|base| account.try_set(base.bytes()).is_ok());
     let merged = match merged {
         Some(Base { from, to, states }) => write_file(writer, epoch, "merged", vec![(from, states)], vec![(from, to)]).await?,
         None => None,
     };
-    Ok(Written { changed, merged, took: began.elapsed() })
+    Ok(Written { changed: files, merged, took: began.elapsed() })
+}
+
+/// The same panes in parts of some [`FILE_BYTES`]. A pane may be parted too: all its parts count.
+fn pieces(panes: Vec<PaneStates>) -> Vec<Vec<PaneStates>> {
+    let (mut pieces, mut open, mut bytes) = (Vec::new(), Vec::<PaneStates>::new(), 0);
+    for (pane, states) in panes {
+        for states in states.iter().flat_map(sliced) {
+            bytes += bytes_of(&states);
+            match open.last_mut() {
+                Some((last, parts)) if *last == pane => parts.push(states),
+                _ => open.push((pane, vec![states])),
+            }
+            if bytes >= FILE_BYTES {
+                pieces.push(std::mem::take(&mut open));
+                bytes = 0;
+            }
+        }
+    }
+    pieces.extend(Some(open).filter(|open| !open.is_empty()));
+    pieces
+}
+
+/// A batch in slices none of which is much more than [`FILE_BYTES`].
+fn sliced(states: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
+    let rows = states.num_rows();
+    let slices = (bytes_of(states) / FILE_BYTES + 1).min(rows.max(1));
+    (0..slices).map(move |index| {
+        let (from, to) = (rows * index / slices, rows * (index + 1) / slices);
+        states.slice(from, to - from)
+    })
 }
 
 async fn write_file(
@@ -262,6 +311,29 @@ mod tests {
         assert_eq!(without(&[(0, 10), (20, 30)], &[(5, 25)], i64::MIN), [(0, 5), (25, 30)]);
         assert_eq!(without(&[(0, 10)], &[(0, 10)], 0), []);
         assert_eq!(without(&[(0, 10)], &[], 10), []);
+    }
+
+    #[test]
+    fn what_is_large_goes_in_several_files_even_a_single_pane() {
+        let states = |from: i64, rows: i64| {
+            let count: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + rows));
+            RecordBatch::try_from_iter([("count", count)]).unwrap()
+        };
+        let rows = FILE_BYTES as i64 / 8;
+        let panes =
+            vec![(1, vec![states(0, 10)]), (2, vec![states(10, rows * 5 / 2), states(rows * 3, 10)]), (3, vec![states(0, 0)])];
+        let pieces = pieces(panes.clone());
+        assert!((2..=5).contains(&pieces.len()), "{}", pieces.len());
+        let all: Vec<(i64, i64)> = pieces
+            .iter()
+            .flat_map(|piece| decode(&encode(piece).unwrap(), &[(1, 4)]).unwrap())
+            .flat_map(|(pane, batch)| {
+                let values: Vec<i64> = batch.column(0).as_primitive::<Int64Type>().values().to_vec();
+                values.into_iter().map(move |value| (pane, value))
+            })
+            .collect();
+        let expected = (0..10).map(|value| (1, value)).chain((10..10 + rows * 5 / 2).map(|value| (2, value)));
+        assert!(all.into_iter().eq(expected.chain((rows * 3..rows * 3 + 10).map(|value| (2, value)))));
     }
 
     #[test]

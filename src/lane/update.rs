@@ -16,18 +16,21 @@ pub struct Shown {
     schema: SchemaRef,
     key: Vec<usize>,
     windows: BTreeMap<i64, RecordBatch>,
+    bytes: usize,
 }
 
 impl Shown {
     /// Nothing shown yet. `key` are the columns by which the sink tells rows apart.
     pub fn new(schema: SchemaRef, key: Vec<usize>) -> Self {
-        Self { schema, key, windows: BTreeMap::new() }
+        Self { schema, key, windows: BTreeMap::new(), bytes: 0 }
     }
 
     /// Takes what a window is now; gives what to write and what to delete.
     pub fn change(&mut self, end_ns: i64, now: RecordBatch) -> Result<(RecordBatch, RecordBatch)> {
         let empty = RecordBatch::new_empty(self.schema.clone());
+        self.bytes += now.get_array_memory_size();
         let before = self.windows.insert(end_ns, now.clone()).unwrap_or(empty);
+        self.bytes = self.bytes.saturating_sub(before.get_array_memory_size());
         let (old_keys, new_keys) = (self.rows(&before, true)?, self.rows(&now, true)?);
         let (old_rows, new_rows) = (self.rows(&before, false)?, self.rows(&now, false)?);
         let old: HashMap<&OwnedRow, usize> = old_keys.iter().enumerate().map(|(row, key)| (key, row)).collect();
@@ -50,7 +53,15 @@ impl Shown {
 
     /// Forgets windows that are final: what they showed stays.
     pub fn forget_until(&mut self, watermark_ns: i64) {
-        self.windows = self.windows.split_off(&watermark_ns.saturating_add(1));
+        if self.windows.first_key_value().is_some_and(|(&end, _)| end <= watermark_ns) {
+            self.windows = self.windows.split_off(&watermark_ns.saturating_add(1));
+            self.bytes = self.windows.values().map(RecordBatch::get_array_memory_size).sum();
+        }
+    }
+
+    /// Memory held.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// One output of all windows' changes; none if nothing changed.

@@ -21,6 +21,7 @@ use crate::checkpoint::lane_log::StateWriter;
 use crate::checkpoint::record::{Intent, Snapshot};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
+use crate::memory::{Account, Use};
 use crate::query::plan::Windows;
 use crate::source::log::LogReader;
 use crate::window::base::Base;
@@ -37,6 +38,8 @@ pub struct Windowed {
     /// Watermark and T.
     pub time: EventTime,
     pub(super) shown: Option<Shown>,
+    /// What all of that holds.
+    account: Account,
     /// The columns that name a row in its window.
     key: Option<Vec<usize>>,
     board_is_empty: bool,
@@ -55,11 +58,18 @@ impl Windowed {
             state: WindowState::new(windows.cut.clone(), windows.spec),
             time: EventTime::new(parts.watermark),
             shown,
+            account: parts.plan.memory.account(Use::State),
             key: windows.key.clone(),
             board_is_empty: true,
             snapshots: Snapshots::default(),
             last_epoch: Instant::now(),
         }
+    }
+
+    /// Says what the state holds now. `Err(Full)`: there is not so much.
+    pub(super) fn account(&mut self) -> Result<()> {
+        let shown = self.shown.as_ref().map_or(0, Shown::bytes);
+        self.account.try_set(self.state.bytes() + shown)
     }
 
     pub(super) fn spec(&self) -> WindowSpec {
@@ -130,6 +140,7 @@ impl Windowed {
         pace.done();
         self.last_epoch = Instant::now();
         self.forget(&parts.emit);
+        self.account()?;
         self.show(parts);
         self.snapshots.advance(parts, &mut open.log, &intent, &mut self.state).await?;
         Ok(true)
@@ -225,7 +236,7 @@ impl Windowed {
         let status = &parts.status;
         status.watermark_ns.store(self.time.watermark().unwrap_or(i64::MIN), Ordering::Relaxed);
         status.panes.store(self.state.panes().len() as u64, Ordering::Relaxed);
-        status.state_bytes.store(self.state.bytes() as u64, Ordering::Relaxed);
+        status.state_bytes.store(self.account.bytes() as u64, Ordering::Relaxed);
     }
 
     /// Before a clean stop after `intent`: what was absorbed is in a snapshot, so that the next start reads nothing again.
@@ -239,8 +250,10 @@ impl Windowed {
             let bytes = reader.read(file).await?;
             for (pane, states) in snapshot::decode(&bytes, &file.panes)? {
                 let restored = self.state.restore(pane, states).await;
-                restored.map_err(|cause| Error::new(Kind::Bug, "a snapshot does not fit the query").because(cause))?;
+                let unfit = |cause| Error::new(Kind::Bug, "a snapshot does not fit the query").because(cause);
+                restored.map_err(|cause| own_error(&cause).unwrap_or_else(|| unfit(cause)))?;
             }
+            self.account()?;
         }
         if let Some(file) = &snapshot.merged {
             let bytes = reader.read(file).await?;

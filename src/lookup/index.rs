@@ -21,11 +21,14 @@ pub use super::version::{Found, Version};
 use super::version::{Part, distinct};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::memory::{Account, Use};
 use crate::status::LookupStatus;
 use crate::table::TableDef;
 
 /// An overlay of more rows becomes part of the base. Each miss copies the overlay (a millisecond at this size).
 const OVERLAY_ROWS_MAX: usize = 16_384;
+/// What a row costs in the index: a slot, and the hash while it is built.
+const INDEX_BYTES: usize = 16;
 
 /// A lookup table. Any number of lanes read it; one refresher and the misses of the lanes change it.
 pub struct LookupTable {
@@ -33,8 +36,8 @@ pub struct LookupTable {
     schema: SchemaRef,
     options: LookupOptions,
     version: RwLock<Arc<Version>>,
-    /// Held while a version is made of the one before it.
-    changing: Mutex<()>,
+    /// Held while a version is made of the one before it; and what the versions hold.
+    changing: Mutex<Account>,
     misses: Mutex<Misses>,
     loaded: watch::Sender<bool>,
     store: OnceLock<Arc<dyn LookupStore>>,
@@ -59,7 +62,7 @@ impl LookupTable {
             schema: Arc::clone(&def.schema),
             version: RwLock::new(Arc::new(Version::empty(&def.schema, options.key))),
             options,
-            changing: Mutex::default(),
+            changing: Mutex::new(Account::unlimited(Use::Rows)),
             misses: Mutex::default(),
             loaded: watch::Sender::new(false),
             store: OnceLock::new(),
@@ -93,6 +96,11 @@ impl LookupTable {
     /// The name of the key column.
     pub fn key_name(&self) -> &str {
         self.schema.field(self.options.key).name()
+    }
+
+    /// Says where the rows are accounted for. Call it before the first load.
+    pub fn set_account(&self, account: Account) {
+        *self.changing.lock() = account;
     }
 
     /// Says where missing keys are asked for. The first call counts.
@@ -133,9 +141,11 @@ impl LookupTable {
     }
 
     /// Puts a load in place of everything held. `rows` have the declared columns; of several with one key the last stays.
-    /// `Err(Full)`: there are more than `rows.max`, and the version before stays.
+    /// `Err(Full)`: there are more than `rows.max`, or than memory for both versions, and the version before stays.
     pub fn replace(&self, rows: RecordBatch) -> Result<()> {
         self.check(&rows, rows.num_rows())?;
+        let needed = self.version().bytes() + rows.get_array_memory_size() + rows.num_rows() * INDEX_BYTES;
+        self.changing.lock().try_set(needed)?;
         let (base, duplicates) = Part::build(rows, self.options.key)?;
         if duplicates > 0 {
             self.duplicates.fetch_add(duplicates, Ordering::Relaxed);
@@ -146,9 +156,10 @@ impl LookupTable {
                 self.key_name()
             );
         }
-        let changing = self.changing.lock();
+        let mut changing = self.changing.lock();
         let (overlay, _) = Part::build(RecordBatch::new_empty(Arc::clone(&self.schema)), self.options.key)?;
         self.put(base.into(), overlay.into());
+        changing.set(self.version().bytes());
         drop(changing);
         self.status.loaded_ms.store(self.clock.now_ms(), Ordering::Relaxed);
         self.loaded.send_replace(true);
@@ -157,7 +168,7 @@ impl LookupTable {
 
     /// Adds fetched rows whose keys are not held yet. A key that is held keeps its row: a load that ended meanwhile is newer.
     pub fn merge(&self, rows: &RecordBatch) -> Result<()> {
-        let changing = self.changing.lock();
+        let mut changing = self.changing.lock();
         let version = self.version();
         let found = version.find(rows.column(self.options.key))?;
         let Some(hits) = found.hits() else { return Ok(()) };
@@ -172,8 +183,7 @@ impl LookupTable {
             let (overlay, _) = Part::build(RecordBatch::new_empty(Arc::clone(&self.schema)), self.options.key)?;
             self.put(base.into(), overlay.into());
         }
-        drop(changing);
-        Ok(())
+        changing.try_set(self.version().bytes())
     }
 
     /// Called with `changing` held.

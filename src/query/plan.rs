@@ -24,6 +24,7 @@ use super::wording::Known;
 use crate::error::Result;
 use crate::lookup::index::LookupTable;
 use crate::lookup::join::use_lookup_joins;
+use crate::memory::Share;
 use crate::table::TableDef;
 use crate::window::spec::WindowSpec;
 
@@ -42,6 +43,8 @@ pub struct LanePlan {
     pub columns: BTreeSet<String>,
     /// What it does.
     pub work: Work,
+    /// The memory that its plans, and all else of it, ask for.
+    pub memory: Share,
 }
 
 /// What a lane does with its rows.
@@ -79,11 +82,16 @@ pub struct Windows {
     pub key: Option<Vec<usize>>,
 }
 
-/// Plans `lane`. `lookups` are the lookup tables by name, in memory; planning needs no network.
-pub async fn plan_lane(project: &Project, lane: &LaneSql, lookups: &HashMap<String, Arc<LookupTable>>) -> Result<LanePlan> {
+/// Plans `lane`. `lookups` are the lookup tables by name, in memory; planning needs no network. What runs later asks `memory`.
+pub async fn plan_lane(
+    project: &Project,
+    lane: &LaneSql,
+    lookups: &HashMap<String, Arc<LookupTable>>,
+    memory: Share,
+) -> Result<LanePlan> {
     let factory = TableFactory::new(lookups.clone());
     let time = EpochTime::default();
-    let session = project.session(&time, &factory).await?;
+    let session = project.session(&time, &factory, &memory).await?;
     let sink = checked_sink(project, lane, &session).await?;
     let known = Known::of(&session);
     let wrong = |error| sql_error(&lane.insert, &error, &known);
@@ -107,7 +115,7 @@ pub async fn plan_lane(project: &Project, lane: &LaneSql, lookups: &HashMap<Stri
         None => Work::Rows(plan_rows(&session, query).await.map_err(wrong)?),
     };
     let columns = needed(&work);
-    Ok(LanePlan { name: lane.name.clone(), source, sink, time, columns, work })
+    Ok(LanePlan { name: lane.name.clone(), source, sink, time, columns, work, memory })
 }
 
 async fn plan_rows(session: &SessionContext, query: &LogicalPlan) -> DfResult<Leaf> {

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
@@ -14,8 +16,9 @@ use super::tables::{Role, TableFactory, role};
 use super::time::EpochTime;
 use super::windows::{Tables, WindowFunction};
 use super::wording::Known;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::lookup::index::LookupTable;
+use crate::memory::Share;
 use crate::settings::Settings;
 use crate::table::TableDef;
 
@@ -81,7 +84,7 @@ impl Project {
             creates: tables.into_iter().chain(views).collect(),
         };
         let factory = TableFactory::default();
-        let session = project.session(&EpochTime::default(), &factory).await?;
+        let session = project.session(&EpochTime::default(), &factory, &Share::unlimited()).await?;
         if let Some(settings) = session.state().config_options().extensions.get::<Settings>() {
             project.settings = settings.clone();
         }
@@ -115,9 +118,9 @@ impl Project {
     }
 
     /// A session in which all tables and views exist. Each lane has one of its own, since functions and cells belong to it.
-    pub(crate) async fn session(&self, time: &EpochTime, factory: &TableFactory) -> Result<SessionContext> {
+    pub(crate) async fn session(&self, time: &EpochTime, factory: &TableFactory, memory: &Share) -> Result<SessionContext> {
         let tables = Tables::default();
-        let session = new_session(time, factory, &tables);
+        let session = new_session(time, factory, &tables, memory)?;
         for set in &self.sets {
             run(&session, factory, set).await?;
         }
@@ -161,7 +164,14 @@ fn refused(placed: &Placed) -> Error {
     at(&placed.place, "only SET, CREATE EXTERNAL TABLE, CREATE VIEW and INSERT INTO … SELECT belong into this folder")
 }
 
-fn new_session(time: &EpochTime, factory: &TableFactory, tables: &Tables) -> SessionContext {
+/// Plans ask `memory` before they grow. They have no disk to spill to: one that does not fit fails, which stops its lane.
+fn runtime(memory: &Share) -> Result<Arc<RuntimeEnv>> {
+    let no_disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled);
+    let builder = RuntimeEnvBuilder::new().with_memory_pool(memory.pool()).with_disk_manager_builder(no_disk);
+    builder.build_arc().map_err(|error| Error::new(Kind::Bug, "DataFusion's surroundings could not be made").because(error))
+}
+
+fn new_session(time: &EpochTime, factory: &TableFactory, tables: &Tables, memory: &Share) -> Result<SessionContext> {
     // Batches as large as a segment's: one input batch gives one output batch.
     let mut config =
         SessionConfig::new().with_target_partitions(1).with_batch_size(65_536).with_option_extension(Settings::default());
@@ -176,7 +186,7 @@ fn new_session(time: &EpochTime, factory: &TableFactory, tables: &Tables) -> Ses
     options.optimizer.enable_topk_aggregation = false;
     // The tables of a lane have no statistics worth the work of gathering them.
     options.execution.collect_statistics = false;
-    let mut builder = SessionStateBuilder::new().with_config(config).with_default_features();
+    let mut builder = SessionStateBuilder::new().with_config(config).with_runtime_env(runtime(memory)?).with_default_features();
     if let Some(optimizer) = builder.optimizer().as_mut() {
         // It would turn one count(DISTINCT) into two aggregates, of which only one can be cut.
         optimizer.rules.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
@@ -191,7 +201,7 @@ fn new_session(time: &EpochTime, factory: &TableFactory, tables: &Tables) -> Ses
     for (name, function) in WindowFunction::all(tables) {
         session.register_udtf(name, function);
     }
-    session
+    Ok(session)
 }
 
 async fn fill(session: &SessionContext, tables: &Tables) {

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 use super::board::Screen;
 use super::generate::{Contents, Events, EventsSpec, Poison};
 use super::receive::{Faults, Receiver};
-use super::{project_dir, run};
+use super::{machine, project_dir, run};
 use crate::app::{self, Inside, Run, World};
 use crate::checkpoint::memory::MemoryStore;
 use crate::clock::Clock;
@@ -86,6 +86,7 @@ pub async fn run(args: DemoArgs, mut stop: watch::Receiver<bool>) -> Result<()> 
     let run = Run {
         world: World::Inside(inside),
         status: status.clone(),
+        memory: machine::memory(project.settings()),
         boards: boards.clone(),
         clock: Clock::system(),
         until_latest: false,

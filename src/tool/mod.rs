@@ -3,6 +3,7 @@ pub mod board;
 pub mod checkpoint;
 pub mod demo;
 pub mod generate;
+mod machine;
 pub mod project_dir;
 pub mod receive;
 pub mod run;

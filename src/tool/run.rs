@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::project_dir;
+use super::{machine, project_dir};
 use crate::app::{self, Run, World};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
@@ -54,7 +54,9 @@ pub async fn run(args: RunArgs, stop: watch::Receiver<bool>) -> Result<()> {
         let url = serve_pages(listener, &status, &boards, stop.clone())?;
         tracing::info!("the page is at {url}");
     }
-    let run = Run { world: World::Real, status: status.clone(), boards, clock: Clock::system(), until_latest, stop };
+    let memory = machine::memory(project.settings());
+    let (world, clock) = (World::Real, Clock::system());
+    let run = Run { world, status: status.clone(), memory, boards, clock, until_latest, stop };
     let done = app::run(&project, run).await;
     for lane in status.snapshot().lanes {
         tracing::info!(

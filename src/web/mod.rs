@@ -150,7 +150,7 @@ struct Unready {
 
 /// Ready when there are lanes, each of them runs or has ended as it was asked to, and every lookup has been loaded.
 async fn readyz(State(state): State<WebState>) -> (StatusCode, Json<ReadyAnswer>) {
-    let Snapshot { lanes, lookups } = state.status.snapshot();
+    let Snapshot { lanes, lookups, .. } = state.status.snapshot();
     let any = !lanes.is_empty();
     let unready: BTreeMap<_, _> = lanes
         .into_iter()

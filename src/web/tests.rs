@@ -73,6 +73,7 @@ async fn the_status_has_lanes_lookups_and_boards() {
     assert_eq!(json["status"]["lanes"][0]["used"], 5);
     assert_eq!(json["status"]["lanes"][0]["state"], "starting");
     assert_eq!(json["status"]["lookups"][0]["rows"], 9);
+    assert_eq!(json["status"]["memory"]["used_bytes"], 0);
     assert_eq!(json["boards"]["top_content"], serde_json::json!([["c<1>", 7.0]]));
 }
 

@@ -60,7 +60,7 @@ impl Base {
     }
 
     /// Memory held.
-    pub(super) fn bytes(&self) -> usize {
+    pub fn bytes(&self) -> usize {
         size_of(&self.states)
     }
 }

@@ -186,7 +186,7 @@ pub(super) fn size_of(batches: &[RecordBatch]) -> usize {
 }
 
 /// The bytes that a batch shows. (What its buffers hold is more: batches that were read together share theirs.)
-fn bytes_of(batch: &RecordBatch) -> usize {
+pub fn bytes_of(batch: &RecordBatch) -> usize {
     let shown = |column: &ArrayRef| match column.data_type() {
         DataType::Utf8View => column.as_string_view().total_buffer_bytes_used() + column.len() * 16,
         DataType::BinaryView => column.as_binary_view().total_buffer_bytes_used() + column.len() * 16,

@@ -6,6 +6,7 @@ mod contents;
 mod fenced;
 pub(crate) mod found;
 mod live;
+mod memory;
 mod older;
 pub(crate) mod oracle;
 mod replay;

@@ -14,6 +14,7 @@ use falaj::batch::{Output, RowIds};
 use falaj::checkpoint::memory::MemoryStore;
 use falaj::clock::Clock;
 use falaj::error::Result;
+use falaj::memory::Memory;
 use falaj::secrets::Secrets;
 use falaj::sink::memory::{Boards, MemoryTables};
 use falaj::source::memory::MemorySource;
@@ -104,6 +105,7 @@ impl Outside {
         let run = Run {
             world: World::Inside(self.inside.clone()),
             status: status.clone(),
+            memory: Memory::new(case.project.settings().memory_limit.resolve(None)),
             boards: Boards::default(),
             clock: self.clock.clone(),
             until_latest,

@@ -58,6 +58,13 @@ impl Falaj {
         }
     }
 
+    /// The most memory that it ever had (`VmHWM`). While it runs.
+    pub(crate) fn peak_memory_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10
+    }
+
     /// Asks it to stop, as an operator would.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");

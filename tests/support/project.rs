@@ -154,6 +154,11 @@ pub(crate) async fn lookup(page: &str, name: &str) -> Value {
     named(&status(page).await["lookups"], name)
 }
 
+/// What is held in memory, and by whom.
+pub(crate) async fn memory(page: &str) -> Value {
+    status(page).await["memory"].take()
+}
+
 fn named(figures: &Value, name: &str) -> Value {
     figures.as_array().unwrap().iter().find(|found| found["name"] == name).cloned().unwrap_or_default()
 }

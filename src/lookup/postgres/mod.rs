@@ -24,6 +24,7 @@ use self::session::Session;
 use super::LookupStore;
 use super::index::LookupOptions;
 use crate::error::{Error, Kind, Result};
+use crate::memory::{Share, Use};
 use crate::table::TableDef;
 
 /// A server that does not answer for so long is taken as away.
@@ -39,6 +40,7 @@ pub struct PostgresLookup {
     place: Place,
     loads: Mutex<Option<Arc<Session>>>,
     fetches: Mutex<Option<Arc<Session>>>,
+    memory: Share,
 }
 
 /// What is read, and from where; and how errors about it are told.
@@ -86,7 +88,13 @@ impl PostgresLookup {
             key: options.key,
             rows_max: options.rows_max,
         };
-        Ok(Self { place, loads: Mutex::default(), fetches: Mutex::default() })
+        Ok(Self { place, loads: Mutex::default(), fetches: Mutex::default(), memory: Share::unlimited() })
+    }
+
+    /// The same, with rows that are being read accounted for in `memory`: what does not fit is `Err(Full)` midway.
+    pub fn with_memory(mut self, memory: Share) -> Self {
+        self.memory = memory;
+        self
     }
 
     async fn session(&self, slot: &Mutex<Option<Arc<Session>>>, statement: Duration) -> Result<Arc<Session>> {
@@ -117,13 +125,13 @@ impl PostgresLookup {
 impl LookupStore for PostgresLookup {
     async fn load(&self) -> Result<RecordBatch> {
         let session = self.session(&self.loads, LOAD).await?;
-        let rows = self.place.within(LOAD, session.load(&self.place)).await;
+        let rows = self.place.within(LOAD, session.load(&self.place, self.memory.account(Use::Load))).await;
         self.drop_after(&self.loads, &session, rows).await
     }
 
     async fn fetch(&self, keys: ArrayRef) -> Result<RecordBatch> {
         let session = self.session(&self.fetches, FETCH).await?;
-        let rows = self.place.within(FETCH, session.fetch(&self.place, &keys)).await;
+        let rows = self.place.within(FETCH, session.fetch(&self.place, &keys, self.memory.account(Use::Load))).await;
         self.drop_after(&self.fetches, &session, rows).await
     }
 }

@@ -13,6 +13,11 @@ use uuid::Uuid;
 use super::columns::{Builder, Raw, Wire};
 use super::{Place, quoted};
 use crate::error::{Error, Kind, Result};
+use crate::memory::Account;
+
+/// How often what is read is accounted for, and what a value costs beside its bytes.
+const ACCOUNTED_ROWS: u64 = 16_384;
+const VALUE_BYTES: usize = 16;
 
 /// A connection, open as long as this lives.
 pub(super) struct Session {
@@ -58,12 +63,12 @@ impl Session {
     }
 
     /// All rows. They come through a bounded channel: beside the result, only some are in memory.
-    pub(super) async fn load(&self, place: &Place) -> Result<RecordBatch> {
-        self.read(place, &self.load, &[]).await
+    pub(super) async fn load(&self, place: &Place, account: Account) -> Result<RecordBatch> {
+        self.read(place, &self.load, &[], account).await
     }
 
     /// The rows of `keys`.
-    pub(super) async fn fetch(&self, place: &Place, keys: &ArrayRef) -> Result<RecordBatch> {
+    pub(super) async fn fetch(&self, place: &Place, keys: &ArrayRef, account: Account) -> Result<RecordBatch> {
         let key_type = self.load.columns().get(place.key).map(|column| column.type_().clone());
         let name = quoted(place.schema.field(place.key).name());
         let texts = || -> Result<Vec<String>> {
@@ -92,19 +97,28 @@ impl Session {
         };
         let sql = format!("{} WHERE {compared} = ANY($1)", select(place));
         let statement = self.client.prepare(&sql).await.map_err(|error| place.problem(error))?;
-        self.read(place, &statement, &[keys.as_ref()]).await
+        self.read(place, &statement, &[keys.as_ref()], account).await
     }
 
-    async fn read(&self, place: &Place, statement: &Statement, keys: &[&(dyn ToSql + Sync)]) -> Result<RecordBatch> {
+    async fn read(
+        &self,
+        place: &Place,
+        statement: &Statement,
+        keys: &[&(dyn ToSql + Sync)],
+        mut account: Account,
+    ) -> Result<RecordBatch> {
         let problem = |error| place.problem(error);
         let rows = self.client.query_raw(statement, keys.iter().copied()).await.map_err(problem)?;
         pin_mut!(rows);
         let fields = place.schema.fields();
         let mut builders = fields.iter().map(|field| Builder::new(field.data_type())).collect::<Result<Vec<_>>>()?;
-        let mut read = 0;
+        let (mut read, mut bytes) = (0, 0);
         while let Some(row) = rows.next().await {
             let row = row.map_err(problem)?;
             read += 1;
+            if read % ACCOUNTED_ROWS == 0 {
+                account.try_set(bytes)?;
+            }
             if read > place.rows_max {
                 let text = format!(
                     "{} has more than {} rows: raise 'rows.max' of lookup '{}', or let LOCATION name a view with fewer",
@@ -114,6 +128,7 @@ impl Session {
             }
             for (at, (builder, wire)) in builders.iter_mut().zip(&self.wires).enumerate() {
                 let raw: Option<Raw<'_>> = row.try_get(at).map_err(problem)?;
+                bytes += VALUE_BYTES + raw.as_ref().map_or(0, |raw| raw.0.len());
                 let pushed = builder.push(*wire, raw.map(|raw| raw.0));
                 pushed.map_err(|text| place.wrong(format!("column {} of {}: {text}", fields[at].name(), place.table)))?;
             }

@@ -35,10 +35,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::batch::Output;
 use crate::error::{Error, Kind, Result};
+use crate::memory::{Account, Use};
 use crate::sink::{Applied, Sink, Staged, Writer};
 
 pub use options::{FilesOptions, Format, OnNewLineage};
@@ -67,6 +69,8 @@ pub struct FilesSink {
     written_bytes: Arc<AtomicU64>,
     /// The epoch that this process sealed last: its files need not be read again to be trusted.
     sealed: Option<u64>,
+    /// What the open epoch holds in memory, shared with the thread that writes.
+    account: Arc<Mutex<Account>>,
 }
 
 impl FilesSink {
@@ -82,7 +86,14 @@ impl FilesSink {
             running: None,
             written_bytes: Arc::default(),
             sealed: None,
+            account: Arc::new(Mutex::new(Account::unlimited(Use::Sink))),
         }
+    }
+
+    /// The same, with the row groups under way on `account`: they end sooner when memory is short.
+    pub fn accounted(mut self, account: Account) -> FilesSink {
+        self.account = Arc::new(Mutex::new(account));
+        self
     }
 
     fn writer(&self) -> Result<Writer> {
@@ -106,7 +117,10 @@ impl FilesSink {
                 let text = format!("epoch {epoch} was written to the file sink while epoch {} was open", stage.epoch());
                 Err(Error::new(Kind::Bug, text))
             }
-            None => Ok(Stage::new(self.options.clone(), self.root.clone(), self.writer()?, epoch, self.written_bytes.clone())),
+            None => {
+                let (written_bytes, account) = (self.written_bytes.clone(), self.account.clone());
+                Ok(Stage::new(self.options.clone(), self.root.clone(), self.writer()?, epoch, written_bytes, account))
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch};
+use parking_lot::Mutex;
 
 use super::columns::{convert, file_type};
 use super::disk::{create_folders, disk_error, sync_file, sync_folder};
@@ -17,11 +18,12 @@ use super::partition::split;
 use super::publish::{published_name, staging};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
+use crate::memory::Account;
 use crate::sink::{Staged, Writer};
 
 /// Each open file has a descriptor and buffers of its own; beyond this the one that was used least recently is closed.
 const OPEN_FILES_MAX: usize = 64;
-/// Row groups under way, over all open files; a row group should have 16 MiB where there is that much.
+/// Row groups under way, over all open files; a row group should have 16 MiB where there is that much. Less when memory is short.
 const OPEN_BYTES_MAX: usize = 64 << 20;
 
 /// One epoch that takes rows.
@@ -38,6 +40,7 @@ pub(super) struct Stage {
     /// Counts the writes, to find the part that was used least recently.
     clock: u64,
     written_bytes: Arc<AtomicU64>,
+    account: Arc<Mutex<Account>>,
 }
 
 struct Part {
@@ -63,6 +66,7 @@ impl Stage {
         writer: Writer,
         epoch: u64,
         written_bytes: Arc<AtomicU64>,
+        account: Arc<Mutex<Account>>,
     ) -> Stage {
         written_bytes.store(0, Ordering::Relaxed);
         Stage {
@@ -76,6 +80,7 @@ impl Stage {
             parts: 0,
             clock: 0,
             written_bytes,
+            account,
         }
     }
 
@@ -144,16 +149,20 @@ impl Stage {
 
     /// Ends row groups, the largest first, until the open ones are within their bound.
     fn free_memory(&mut self) -> Result<()> {
+        let mut account = self.account.lock();
+        let bytes_max = account.fair().min(OPEN_BYTES_MAX);
         loop {
             let held = |part: &Part| part.encoder.memory_bytes();
-            if self.open.values().map(held).sum::<usize>() <= OPEN_BYTES_MAX {
+            let bytes: usize = self.open.values().map(held).sum();
+            if bytes <= bytes_max {
+                account.set(bytes);
                 return Ok(());
             }
             let Some(part) = self.open.values_mut().max_by_key(|part| held(part)) else { return Ok(()) };
             let before = held(part);
             part.encoder.flush(&part.path)?;
             if held(part) >= before {
-                return Ok(());
+                return account.try_set(bytes);
             }
         }
     }
@@ -182,6 +191,7 @@ impl Stage {
         if !self.done.is_empty() {
             sync_folder(&self.root.join(staging(&self.writer.lane)))?;
         }
+        self.account.lock().set(0);
         Ok(self.done)
     }
 }

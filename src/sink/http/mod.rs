@@ -32,6 +32,7 @@ use self::send::Sender;
 use crate::batch::Output;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
+use crate::memory::{Account, Use};
 use crate::sink::{Applied, Sink, Staged, Writer};
 
 /// The sink of a `STORED AS HTTP` table.
@@ -44,12 +45,28 @@ pub struct HttpSink {
     open: Option<(u64, outbox::Writer)>,
     /// The epoch that was sealed by this process: its file need not be checked.
     sealed: Option<u64>,
+    /// The bodies under way, and the one that is being taken.
+    account: Account,
 }
 
 impl HttpSink {
     /// A sink that keeps its outbox in `folder`, one folder below it for each lane. Touches nothing until it is opened.
     pub fn new(options: HttpOptions, folder: impl Into<PathBuf>) -> Self {
-        Self { options, folder: folder.into(), writer: None, sender: None, open: None, sealed: None }
+        Self {
+            options,
+            folder: folder.into(),
+            writer: None,
+            sender: None,
+            open: None,
+            sealed: None,
+            account: Account::unlimited(Use::Sink),
+        }
+    }
+
+    /// The same, with its bodies on `account`: fewer are under way when memory is short.
+    pub fn accounted(mut self, account: Account) -> Self {
+        self.account = account;
+        self
     }
 
     /// How many requests may be under way at present.
@@ -72,24 +89,28 @@ impl HttpSink {
     }
 
     /// Sends the bodies of one file, several at a time, at most `concurrency` of them in memory.
-    async fn send_file(&self, sender: &Sender, staged: &Staged, resumed: bool, applied: &mut Applied) -> Result<()> {
+    async fn send_file(&mut self, sender: &Sender, staged: &Staged, resumed: bool, applied: &mut Applied) -> Result<()> {
         let (path, file) = (self.folder.join(&staged.staged), staged.clone());
         let open = move || outbox::Reader::open(path, resumed.then_some((file.size_bytes, file.hash.as_str())));
         let mut reader = blocking(open).await?;
-        let (mut part, mut at_end, mut rows) = (0, false, 0);
+        let (mut part, mut at_end, mut rows, mut largest) = (0, false, 0, 0);
         let mut flights = FuturesUnordered::new();
         loop {
             // The gate decides how many are sent; one more is ready for when it grows.
-            while !at_end && flights.len() < (sender.gate.limit() + 1).min(self.options.concurrency_max) {
+            let most = (sender.gate.limit() + 1).min(self.options.concurrency_max);
+            let bytes_max = self.account.fair();
+            while !at_end && flights.len() < most && (flights.is_empty() || (flights.len() + 1) * largest <= bytes_max) {
                 match reader.next()? {
                     Some(body) => {
                         rows += body.len() as u64;
+                        largest = largest.max(body.memory_bytes());
                         flights.push(sender.deliver(format!("{}/{part}", staged.published), body, resumed));
                         part += 1;
                     }
                     None => at_end = true,
                 }
             }
+            self.account.set(flights.len() * largest);
             match flights.next().await {
                 Some(refused) => {
                     applied.refused.extend(refused?);

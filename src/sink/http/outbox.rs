@@ -50,6 +50,11 @@ impl Body {
         self.ends.len()
     }
 
+    /// Memory held, the request's own buffers not counted.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.bytes.len() + self.len() * (size_of::<usize>() + size_of::<Origin>())
+    }
+
     /// Where row `row` comes from.
     pub(super) fn origin(&self, row: usize) -> Origin {
         self.origins.get(row).copied().unwrap_or(NOWHERE)

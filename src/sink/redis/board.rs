@@ -20,6 +20,9 @@ const MEMBERS_MAX: usize = 1_000_000;
 /// How often staging begins anew when Redis loses what was staged (evicted, deleted).
 const STAGINGS_MAX: usize = 5;
 
+/// What a member costs here: its entry, its text, and the allocator's share.
+const MEMBER_BYTES: usize = 96;
+
 type Members = HashMap<Box<str>, f64>;
 
 /// The sorted set of one table, and what of the open epoch it has taken.
@@ -96,6 +99,12 @@ impl Board {
             Some(Pending::Whole(members)) => members.len(),
             Some(Pending::Changes(changes)) => changes.len(),
         }
+    }
+
+    /// Memory held: what was taken, and the board that was written last.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let last = self.last.as_ref().map_or(0, |(_, members)| members.len());
+        (self.pending_members() + last) * MEMBER_BYTES
     }
 
     /// Forgets what the open epoch has taken.

@@ -39,6 +39,7 @@ use self::rows::Rows;
 use crate::batch::Output;
 use crate::error::{Kind, Result};
 use crate::failpoint;
+use crate::memory::{Account, Use};
 use crate::sink::{Applied, Sink, Staged, Writer};
 
 /// How long one script is tried before apply fails and the lane recovers (and says so in its status).
@@ -58,6 +59,8 @@ pub struct RedisSink {
     writer: Option<Writer>,
     /// The epoch that is being taken.
     open_epoch: u64,
+    /// What was taken, and the board that was written last.
+    account: Account,
 }
 
 enum Place {
@@ -75,7 +78,20 @@ impl RedisSink {
             Shape::Zset { member, score } => Place::Board(Board::new(key, fence.clone(), member, score, ttl)),
             Shape::Hash { key: column, columns } => Place::Rows(Rows::new(key, fence.clone(), column, columns, ttl)),
         };
-        Self { connection, fence, place, writer: None, open_epoch: 0 }
+        Self { connection, fence, place, writer: None, open_epoch: 0, account: Account::unlimited(Use::Sink) }
+    }
+
+    /// The same, with what it holds on `account`.
+    pub fn accounted(mut self, account: Account) -> Self {
+        self.account = account;
+        self
+    }
+
+    fn account(&mut self) -> Result<()> {
+        self.account.try_set(match &self.place {
+            Place::Board(board) => board.memory_bytes(),
+            Place::Rows(rows) => rows.memory_bytes(),
+        })
     }
 
     /// How many rows were left out so far, because they have no member or key, or their score is NULL or NaN.
@@ -121,7 +137,8 @@ impl Sink for RedisSink {
         match &mut self.place {
             Place::Board(board) => board.write(output),
             Place::Rows(rows) => rows.write(&self.connection, output),
-        }
+        }?;
+        self.account()
     }
 
     fn written_bytes(&self) -> u64 {
@@ -148,6 +165,7 @@ impl Sink for RedisSink {
             Place::Board(board) => board.apply(&mut self.connection, writer, epoch).await?,
             Place::Rows(rows) => rows.apply(&mut self.connection, writer, epoch).await?,
         };
+        self.account()?;
         Ok(Applied { rows, refused: Vec::new(), retries: self.connection.take_retries() })
     }
 

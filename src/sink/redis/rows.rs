@@ -15,6 +15,10 @@ use crate::sink::Writer;
 /// Rows in one script: with ten fields each it runs for some 10 ms.
 const PART_ROWS: usize = 1_000;
 
+/// What a row and each of its fields cost here: entry, text, and the allocator's share.
+const ROW_BYTES: usize = 128;
+const FIELD_BYTES: usize = 64;
+
 /// The hashes of one table, and what of the open epoch they have taken.
 pub(super) struct Rows {
     key: usize,
@@ -54,6 +58,11 @@ impl Rows {
     /// How many rows the open epoch has taken.
     pub(super) fn pending_rows(&self) -> usize {
         self.pending.len()
+    }
+
+    /// Memory held by that.
+    pub(super) fn memory_bytes(&self) -> usize {
+        self.pending_rows() * (ROW_BYTES + self.columns.len() * FIELD_BYTES)
     }
 
     /// Forgets what the open epoch has taken.

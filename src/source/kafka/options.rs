@@ -22,15 +22,11 @@ const FIXED: [(&str, &str); 6] = [
 ];
 
 /// Settings that a user may change with `kafka.<name>`.
-const DEFAULTS: [(&str, &str); 11] = [
+const DEFAULTS: [(&str, &str); 8] = [
     ("client.id", "falaj"),
     // Never joined; librdkafka wants a name before it lets partitions be assigned.
     ("group.id", "falaj"),
-    // The bound in memory of one reader. One answer of the broker may go over it, so that is bounded too.
-    ("queued.max.messages.kbytes", "16384"),
     ("queued.min.messages", "1000000"),
-    ("fetch.max.bytes", "8388608"),
-    ("fetch.message.max.bytes", "2097152"),
     // At the log end the broker holds an empty answer back for so long, and the log end is only known after it.
     ("fetch.wait.max.ms", "50"),
     // A full queue is looked at again after so long; the default of a second starves a fast reader.
@@ -40,6 +36,10 @@ const DEFAULTS: [(&str, &str); 11] = [
     // How soon a new partition is found.
     ("topic.metadata.refresh.interval.ms", "10000"),
 ];
+
+/// The queue of one reader, and what it has at least when memory is short.
+const QUEUE_KIB: usize = 16 << 10;
+const QUEUE_KIB_LEAST: usize = 1 << 10;
 
 /// The options of a Kafka table, read and checked.
 #[derive(Clone)]
@@ -54,6 +54,8 @@ pub struct KafkaOptions {
     pub start: Start,
     /// What begins with `watermark.`.
     pub watermark: WatermarkOptions,
+    /// The most that one reader reads ahead, and less where memory is short: see [`KafkaOptions::queue_bytes`].
+    queue_kib: usize,
     /// `kafka.*`: names and values for librdkafka, without the prefix. May hold secrets.
     pub kafka: Vec<(String, String)>,
 }
@@ -103,7 +105,8 @@ impl KafkaOptions {
             options.problem("needs the topic as LOCATION");
         }
         let watermark = WatermarkOptions { column, delay, idle_timeout, max_ahead };
-        let read = Self { topic: table.location.clone(), brokers, format, start, watermark, kafka };
+        let queue_kib = QUEUE_KIB;
+        let read = Self { topic: table.location.clone(), brokers, format, start, watermark, queue_kib, kafka };
         read.problems().into_iter().for_each(|problem| options.problem(problem));
         options.finish()?;
         Ok(read)
@@ -117,8 +120,22 @@ impl KafkaOptions {
             format: "json".into(),
             start: Start::Earliest,
             watermark: WatermarkOptions::default(),
+            queue_kib: QUEUE_KIB,
             kafka: Vec::new(),
         }
+    }
+
+    /// The same for a process that lets one reader's queue have `bytes`; 1 MiB it always has.
+    pub fn with_queue_at_most(mut self, bytes: usize) -> Self {
+        self.queue_kib = (bytes >> 10).clamp(QUEUE_KIB_LEAST, self.queue_kib);
+        self
+    }
+
+    /// What one reader holds at most: its queue, and the answer that comes while that is nearly full.
+    pub fn queue_bytes(&self) -> usize {
+        let given = |name: &str| self.kafka.iter().find(|(given, _)| given == name).and_then(|(_, value)| value.parse().ok());
+        let queue: usize = given("queued.max.messages.kbytes").unwrap_or(self.queue_kib) << 10;
+        queue + given("fetch.max.bytes").unwrap_or(self.queue_kib << 9)
     }
 
     /// The settings of a client that reads.
@@ -127,6 +144,10 @@ impl KafkaOptions {
         for (name, value) in DEFAULTS {
             config.set(name, value);
         }
+        // The bound in memory of one reader. One answer of the broker may go over it, so that is bounded too.
+        config.set("queued.max.messages.kbytes", self.queue_kib.to_string());
+        config.set("fetch.max.bytes", (self.queue_kib << 9).to_string());
+        config.set("fetch.message.max.bytes", (self.queue_kib << 7).to_string());
         for (name, value) in &self.kafka {
             config.set(name, value);
         }

@@ -9,9 +9,10 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 use super::state::weight;
-use super::{Backoff, MakeDecoder, read, spawn as spawn_thread};
+use super::{BYTES_LEAST, Backoff, MakeDecoder, read, spawn as spawn_thread};
 use crate::batch::{Payloads, Segment};
 use crate::error::{Error, Kind, Result};
+use crate::memory::{Account, Share, Use};
 use crate::position::Positions;
 use crate::source::{Reader, Source};
 
@@ -23,16 +24,26 @@ pub(super) struct Feed {
     inner: Arc<Inner>,
 }
 
+/// The bounds of one feed.
+pub(super) struct FeedLimits {
+    /// Memory for segments that wait for the taker.
+    pub(super) bytes_max: usize,
+    /// What the reader holds by itself.
+    pub(super) reader_bytes: usize,
+    /// Where both count. When memory is short the feed reads less ahead.
+    pub(super) memory: Share,
+}
+
 struct Inner {
     state: Mutex<State>,
     room: Condvar,
     news: Arc<Notify>,
-    bytes_max: usize,
     log_stopped: Arc<AtomicBool>,
 }
 
-#[derive(Default)]
 struct State {
+    limits: FeedLimits,
+    account: Account,
     stop: bool,
     queues: BTreeMap<i32, VecDeque<Arc<Segment>>>,
     bytes: usize,
@@ -51,11 +62,11 @@ impl Feed {
         make_decoder: MakeDecoder,
         from: Positions,
         only: bool,
-        bytes_max: usize,
+        limits: FeedLimits,
         news: Arc<Notify>,
         log_stopped: Arc<AtomicBool>,
     ) -> Result<Self> {
-        let inner = Arc::new(Inner { state: Mutex::default(), room: Condvar::new(), news, bytes_max, log_stopped });
+        let inner = Arc::new(Inner { state: Mutex::new(State::new(limits)), room: Condvar::new(), news, log_stopped });
         let thread = Arc::clone(&inner);
         spawn_thread("log-feed", move || {
             if let Err(error) = thread.run(source.as_ref(), &make_decoder, &from, only) {
@@ -96,6 +107,7 @@ impl Feed {
             }
         }
         state.bytes -= bytes;
+        state.settle();
         drop(state);
         self.inner.room.notify_all();
         taken
@@ -106,6 +118,7 @@ impl Feed {
         let mut state = self.inner.state.lock();
         let segment = state.queues.get_mut(&partition)?.pop_front()?;
         state.bytes -= weight(&segment);
+        state.settle();
         drop(state);
         self.inner.room.notify_all();
         Some(segment)
@@ -117,6 +130,12 @@ impl Feed {
         self.inner.room.notify_all();
     }
 
+    /// Whether it was closed and everything is taken.
+    pub(super) fn is_over(&self) -> bool {
+        let state = self.inner.state.lock();
+        state.stop && state.queues.values().all(VecDeque::is_empty)
+    }
+
     /// The error that ended the reading.
     pub(super) fn error(&self) -> Option<Error> {
         self.inner.state.lock().error.clone()
@@ -125,6 +144,33 @@ impl Feed {
     /// What the reading waits for.
     pub(super) fn waits_for(&self) -> Option<String> {
         self.inner.state.lock().waiting.clone()
+    }
+}
+
+impl State {
+    fn new(limits: FeedLimits) -> Self {
+        Self {
+            account: limits.memory.account(Use::ReadAgain),
+            limits,
+            stop: false,
+            queues: BTreeMap::new(),
+            bytes: 0,
+            hungry: false,
+            fed_to: None,
+            error: None,
+            waiting: None,
+        }
+    }
+
+    /// The bound as of now.
+    fn bound(&self) -> usize {
+        let fair = self.account.fair().saturating_sub(self.limits.reader_bytes);
+        self.limits.bytes_max.min(fair.max(BYTES_LEAST))
+    }
+
+    fn settle(&mut self) {
+        let reader = if self.fed_to.is_some() { self.limits.reader_bytes } else { 0 };
+        self.account.set(self.bytes + reader);
     }
 }
 
@@ -139,6 +185,7 @@ impl Inner {
     fn run(&self, source: &dyn Source, make: &MakeDecoder, from: &Positions, only: bool) -> Result<()> {
         let mut reader = None;
         let (mut decoder, mut backoff, mut pieces) = (None, Backoff::default(), Vec::<Payloads>::new());
+        let mut probe = self.state.lock().limits.memory.account(Use::ReadAgain);
         while self.wait_for_room() {
             match self.step(source, from, only, &mut reader, &mut pieces) {
                 Ok(()) => backoff.reset(),
@@ -146,7 +193,14 @@ impl Inner {
                 Err(error) => return Err(error),
             }
             for piece in pieces.drain(..) {
-                self.push(read::decode(make, &mut decoder, piece)?)?;
+                let segment = read::decode(make, &mut decoder, piece)?;
+                if self.is_over() {
+                    // What the taker waits for lies behind what must be kept meanwhile, which only the limit bounds. Asked
+                    // without the lock: the log may have to give up something, and has a lock of its own.
+                    probe.try_set(weight(&segment))?;
+                    probe.set(0);
+                }
+                self.push(segment)?;
             }
         }
         Ok(())
@@ -176,6 +230,12 @@ impl Inner {
         Ok(())
     }
 
+    /// Whether more is held than should be, for a taker that is stuck without more.
+    fn is_over(&self) -> bool {
+        let state = self.state.lock();
+        state.bytes >= state.bound()
+    }
+
     fn push(&self, segment: Segment) -> Result<()> {
         let mut state = self.state.lock();
         // Closed meanwhile, at the positions that were named then.
@@ -186,6 +246,7 @@ impl Inner {
             fed_to.advance(segment.span)?;
         }
         state.bytes += weight(&segment);
+        state.settle();
         state.queues.entry(segment.span.partition).or_default().push_back(Arc::new(segment));
         drop(state);
         self.news.notify_waiters();
@@ -198,7 +259,7 @@ impl Inner {
 
     fn wait_for_room(&self) -> bool {
         let mut state = self.state.lock();
-        while !self.stopped(&state) && state.bytes >= self.bytes_max && !state.hungry {
+        while !self.stopped(&state) && state.bytes >= state.bound() && !state.hungry {
             self.room.wait_for(&mut state, TICK);
         }
         !self.stopped(&state)

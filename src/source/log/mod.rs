@@ -33,17 +33,18 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::decode::Decoder;
 use crate::error::{Error, Kind, Result};
+use crate::memory::Share;
 use crate::position::{Positions, Span};
 use crate::source::Source;
 
 pub use reader::LogReader;
 pub use replay::{Replay, SpanReader};
 
-use feed::Feed;
+use feed::{Feed, FeedLimits};
 use state::State;
 
 /// The bounds of one log.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct LogLimits {
     /// Memory for decoded segments and for payloads that are being decoded. One piece more may come on top (some 4 MiB).
     pub bytes_max: usize,
@@ -51,6 +52,10 @@ pub struct LogLimits {
     pub lanes: usize,
     /// How many threads decode. A partition is always decoded by the same one.
     pub threads: usize,
+    /// Whose memory it is. When that becomes short the log holds less than `bytes_max`, down to one piece.
+    pub memory: Share,
+    /// What each reader of the source holds by itself.
+    pub reader_bytes: usize,
 }
 
 /// How long the first lane waits for the others before reading begins without them.
@@ -59,6 +64,9 @@ const SUBSCRIBE_WAIT: Duration = Duration::from_secs(3);
 /// Memory of each private reading, of a detached lane or of spans that are read again: a few pieces, so that reading and
 /// taking go on side by side.
 const FEED_BYTES_MAX: usize = 16 << 20;
+
+/// What a log, and each private reading, may always hold: less would be a piece at a time, each waited for.
+const BYTES_LEAST: usize = 1 << 20;
 
 /// Makes a decoder for each thread that decodes.
 pub type MakeDecoder = Arc<dyn Fn() -> Result<Box<dyn Decoder>> + Send + Sync>;
@@ -86,15 +94,19 @@ impl Log {
     /// A log over `source`. Begins to read at the least positions of its lanes, once so many as `limits` says have subscribed
     /// (or some seconds after the first). Trouble comes out of [`LogReader::take`].
     pub fn open(source: Arc<dyn Source>, make_decoder: MakeDecoder, limits: LogLimits) -> Arc<Self> {
+        let state = Mutex::new(State::new(&limits));
+        let memory = limits.memory.memory();
         let shared = Arc::new(Shared {
             source,
             make_decoder,
             limits,
-            state: Mutex::default(),
+            state,
             room: Condvar::new(),
             news: Arc::default(),
             stop: Arc::default(),
         });
+        let weak = Arc::downgrade(&shared);
+        memory.on_shortage(move || weak.upgrade().map(|shared| shared.give_up()).is_some());
         if let Err(error) = read::spawn(&shared) {
             shared.fail(error);
         }
@@ -160,9 +172,29 @@ impl Shared {
         self.news.notify_waiters();
     }
 
+    /// Memory is short, and somebody is about to be refused: lets go of what can be read again. A lane that has not taken it yet
+    /// reads by itself from there on, which needs some memory too: a log that holds little keeps it.
+    fn give_up(&self) {
+        let mut state = self.state.lock();
+        state.evict(0);
+        while state.bytes > self.limits.reader_bytes + 4 * BYTES_LEAST
+            && let Some(lane) = state.slowest_lane()
+        {
+            lane.detached = true;
+            state.evict(0);
+        }
+        drop(state);
+        self.room.notify_all();
+    }
+
     fn feed(&self, from: Positions, only: bool, news: Arc<Notify>) -> Result<Feed> {
         let (source, decoder) = (Arc::clone(&self.source), Arc::clone(&self.make_decoder));
-        Feed::spawn(source, decoder, from, only, FEED_BYTES_MAX, news, Arc::clone(&self.stop))
+        let limits = FeedLimits {
+            bytes_max: FEED_BYTES_MAX,
+            reader_bytes: self.limits.reader_bytes,
+            memory: self.limits.memory.clone(),
+        };
+        Feed::spawn(source, decoder, from, only, limits, news, Arc::clone(&self.stop))
     }
 }
 

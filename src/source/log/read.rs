@@ -156,6 +156,7 @@ fn note(shared: &Shared, reader: &dyn Reader, pieces: &[Payloads], trouble: Opti
         }
         state.in_flight += size(piece);
     }
+    state.settle();
     if state.at_log_end() {
         state.last_live = Some(Instant::now());
     }
@@ -185,6 +186,7 @@ fn decode_and_append(shared: &Shared, decoder: &mut Option<Box<dyn Decoder>>, pi
         tail.pending -= 1;
     }
     state.append(segment);
+    state.settle();
     drop(state);
     shared.news.notify_waiters();
     shared.room.notify_all();
@@ -202,9 +204,9 @@ pub(super) fn decode(make: &super::MakeDecoder, decoder: &mut Option<Box<dyn Dec
 
 /// Waits until there is room for another piece and a lane to read for. `false`: the log was stopped.
 fn wait_for_room(shared: &Shared, pressure: &mut Pressure) -> bool {
-    let bytes_max = shared.limits.bytes_max;
     let mut state = shared.state.lock();
     loop {
+        let bytes_max = state.bound();
         if shared.stopped() || state.error.is_some() {
             return false;
         }

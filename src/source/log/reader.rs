@@ -11,6 +11,7 @@ use super::feed::Feed;
 use super::state::{State, weight};
 use crate::batch::Segment;
 use crate::error::{Error, Kind, Result};
+use crate::memory::{Account, Use};
 use crate::position::Positions;
 
 /// One lane's walk over a log. Its positions move with [`LogReader::take`] only.
@@ -23,13 +24,25 @@ pub struct LogReader {
     last: i32,
     /// The lane's own reading, while it is behind the log; and until what it had read is taken.
     feed: Option<Feed>,
+    /// What it handed over last.
+    account: Account,
 }
+
+/// When memory is short a lane still takes so much at once.
+const TAKE_BYTES_LEAST: usize = 64 << 10;
 
 impl LogReader {
     pub(super) fn new(shared: Arc<Shared>, from: Positions) -> Self {
         let key = shared.state.lock().add_lane(from.clone());
         shared.room.notify_all();
-        Self { shared, key, positions: from, last: -1, feed: None }
+        Self { shared, key, positions: from, last: -1, feed: None, account: Account::unlimited(Use::Epoch) }
+    }
+
+    /// The same, with what was handed over last on `account`: it counts until the next call of [`LogReader::take`], which hands
+    /// over less when memory is short.
+    pub fn accounted(mut self, account: Account) -> Self {
+        self.account = account;
+        self
     }
 
     /// The next segments after the lane's positions, which move over them: about `bytes_max` (of a larger segment, a part; a lane
@@ -41,11 +54,14 @@ impl LogReader {
         let deadline = Instant::now() + wait;
         let news = Arc::clone(&self.shared.news);
         let mut hunger = None;
+        self.account.set(0);
+        let bytes_max = bytes_max.min(self.account.fair().max(TAKE_BYTES_LEAST));
         loop {
             // Made before the look, so that nothing that comes after it is missed.
             let heard = news.notified();
             let taken = self.try_take(bytes_max)?;
             if !taken.is_empty() {
+                self.account.set(taken.iter().map(|segment| weight(segment)).sum());
                 return Ok(taken);
             }
             if hunger.is_none() {
@@ -108,7 +124,8 @@ impl LogReader {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state.lock();
         let detached = state.lanes.get(&self.key).is_some_and(|lane| lane.detached);
-        if detached && self.feed.is_none() {
+        // A reading that was ended may still have had a rest to take when the lane fell behind again.
+        if detached && self.feed.as_ref().is_none_or(Feed::is_over) {
             self.feed = Some(shared.feed(self.positions.clone(), false, Arc::clone(&shared.news))?);
         }
         if let Some(feed) = &self.feed {
@@ -156,7 +173,7 @@ impl LogReader {
 
     fn take_shared(&mut self, state: &mut State, bytes_max: usize) -> Result<Vec<Arc<Segment>>> {
         let (mut taken, mut bytes) = (Vec::new(), 0);
-        let full = state.held() >= self.shared.limits.bytes_max;
+        let full = state.held() >= state.bound();
         let State { tails, lanes, .. } = state;
         let Some(lane) = lanes.get_mut(&self.key) else { return Ok(taken) };
         while bytes < bytes_max {

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::{BYTES_LEAST, LogLimits};
 use crate::batch::Segment;
 use crate::error::Error;
+use crate::memory::{Account, Use};
 use crate::position::Positions;
 
 /// What a segment costs beside its arrays: its structs, and the spare room of small allocations.
 const SEGMENT_OVERHEAD: usize = 1024;
 
 /// All that changes while a log runs.
-#[derive(Default)]
 pub(super) struct State {
     /// Set once the source has named its partitions.
     pub(super) opened: bool,
@@ -26,6 +27,10 @@ pub(super) struct State {
     pub(super) bytes: usize,
     /// Bytes of payloads that are being decoded.
     pub(super) in_flight: usize,
+    /// What is held, and the reader besides.
+    account: Account,
+    reader_bytes: usize,
+    bytes_max: usize,
     /// When every partition was last seen at its log end.
     pub(super) last_live: Option<Instant>,
     next_sequence: u64,
@@ -61,6 +66,25 @@ pub(super) struct Lane {
 }
 
 impl State {
+    pub(super) fn new(limits: &LogLimits) -> Self {
+        Self {
+            opened: false,
+            error: None,
+            waiting: None,
+            said_away: false,
+            tails: BTreeMap::new(),
+            lanes: BTreeMap::new(),
+            bytes: 0,
+            in_flight: 0,
+            account: limits.memory.account(Use::Tail),
+            reader_bytes: limits.reader_bytes,
+            bytes_max: limits.bytes_max,
+            last_live: None,
+            next_sequence: 0,
+            lanes_ever: 0,
+        }
+    }
+
     /// Adds a lane, detached if the tails no longer hold what it needs. Returns its key.
     pub(super) fn add_lane(&mut self, at: Positions) -> u64 {
         let detached = self.is_behind(&at);
@@ -111,6 +135,18 @@ impl State {
         }
     }
 
+    /// The bound as of now: less than `bytes_max` when memory is short.
+    pub(super) fn bound(&self) -> usize {
+        let fair = self.account.fair().saturating_sub(self.reader_bytes);
+        self.bytes_max.min(fair.max(BYTES_LEAST))
+    }
+
+    /// Tells the memory's account what is held now.
+    pub(super) fn settle(&mut self) {
+        let reader = if self.opened { self.reader_bytes } else { 0 };
+        self.account.set(self.held() + reader);
+    }
+
     pub(super) fn at_log_end(&self) -> bool {
         self.opened && self.tails.values().all(|tail| tail.at_log_end)
     }
@@ -126,6 +162,11 @@ impl State {
 
     /// Drops the oldest segments that every attached lane has taken, until at most `bytes_max` are held.
     pub(super) fn evict(&mut self, bytes_max: usize) {
+        self.evict_to(bytes_max);
+        self.settle();
+    }
+
+    fn evict_to(&mut self, bytes_max: usize) {
         while self.held() > bytes_max {
             let passed = |partition: i32, to: i64| {
                 let mut attached = self.lanes.values().filter(|lane| !lane.detached);

@@ -8,6 +8,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::*;
 use crate::batch::{DeadLetter, Payloads, Segment, Stage};
 use crate::decode::Decoded;
+use crate::memory::{Memory, Use};
 use crate::position::Span;
 use crate::source::Start;
 use crate::source::memory::MemorySource;
@@ -64,7 +65,11 @@ fn fill(source: &MemorySource, partition: usize, records: i64) {
 }
 
 fn open(source: &MemorySource, lanes: usize, bytes_max: usize) -> Arc<Log> {
-    Log::open(Arc::new(source.clone()), Arc::new(numbers), LogLimits { bytes_max, lanes, threads: 2 })
+    Log::open(Arc::new(source.clone()), Arc::new(numbers), limits(lanes, bytes_max, &Share::unlimited()))
+}
+
+fn limits(lanes: usize, bytes_max: usize, memory: &Share) -> LogLimits {
+    LogLimits { bytes_max, lanes, threads: 2, memory: memory.clone(), reader_bytes: 1 << 20 }
 }
 
 /// What a lane has got of each partition: spans must touch, and rows must be what was written at their offset.
@@ -157,6 +162,86 @@ async fn a_lane_that_stands_still_does_not_hold_up_the_others_and_misses_nothing
     source.push(0, Some(b"100000".to_vec()), 0);
     seen_slow.until(&mut slow, 200_001).await;
     seen_fast.until(&mut fast, 200_001).await;
+}
+
+#[tokio::test]
+async fn a_lane_that_falls_behind_again_while_it_takes_the_rest_of_its_own_reading_misses_nothing() {
+    let memory = Memory::unlimited();
+    let source = MemorySource::new("t", 1, usize::MAX);
+    fill(&source, 0, 150_000);
+    let log = Log::open(Arc::new(source.clone()), Arc::new(numbers), limits(2, 32 << 20, &memory.share("log of", "t")));
+    let (mut fast, mut slow) = (log.subscribe(Positions::default()), log.subscribe(Positions::default()));
+    let fall_behind = || {
+        let mut state = log.shared.state.lock();
+        state.lanes.values_mut().max_by_key(|lane| lane.at.iter().map(|(_, at)| -at).sum::<i64>()).expect("two").detached =
+            true;
+        state.evict(0);
+    };
+    let (mut seen_fast, mut seen_slow) = (Seen::default(), Seen::default());
+    seen_fast.until(&mut fast, 150_000).await;
+    fall_behind();
+    assert!(slow.is_detached());
+    seen_slow.until_at_least(&mut slow, 1).await;
+    let read_ahead = || memory.snapshot().holders[0].of.get("reading again").copied().unwrap_or(0);
+    // Two numbers of 8 bytes for each row, and the reader.
+    let all = (150_000 - seen_slow.rows) as u64 * 16 + (1 << 20);
+    wait_for("the lane's own reading to be ahead", || read_ahead() > all).await;
+    while slow.is_detached() {
+        seen_slow.add(&slow.take(1, WAIT).await.expect("no error"));
+    }
+    assert!(read_ahead() > 1 << 20, "the rest is still there: {}", read_ahead());
+    for n in 150_000..155_000 {
+        source.push(0, Some(n.to_string().into_bytes()), n);
+    }
+    seen_fast.until(&mut fast, 155_000).await;
+    fall_behind();
+    assert!(slow.is_detached());
+    seen_slow.until(&mut slow, 155_000).await;
+}
+
+#[tokio::test]
+async fn when_memory_is_short_the_log_holds_a_piece_and_misses_nothing() {
+    let memory = Memory::new(Some(64 << 20));
+    let mut others = memory.share("lookup", "large").account(Use::Rows);
+    others.set(64 << 20);
+    let source = MemorySource::new("t", 2, usize::MAX);
+    (0..2).for_each(|partition| fill(&source, partition, 100_000));
+    let log = Log::open(Arc::new(source.clone()), Arc::new(numbers), limits(1, 32 << 20, &memory.share("log of", "t")));
+    let mut lane = log.subscribe(Positions::default()).accounted(memory.lane("a").account(Use::Epoch));
+    let mut seen = Seen::default();
+    for step in 1..=20 {
+        seen.until_at_least(&mut lane, step * 10_000).await;
+        assert!(log.bytes() < 8 << 20, "{} bytes", log.bytes());
+    }
+    seen.until(&mut lane, 200_000).await;
+    let of = |name: &str| memory.snapshot().holders.into_iter().find(|holder| holder.name == name).map(|holder| holder.bytes);
+    // What the lane was handed last counts for it; the log's share is what it says, and its reader.
+    assert!(of("lane 'a'") > Some(0));
+    assert_eq!(of("log of 't'"), Some(log.bytes() as u64 + (1 << 20)));
+    drop((lane, log));
+    wait_for("the log to be gone", || memory.snapshot().used_bytes == 64 << 20).await;
+}
+
+#[tokio::test]
+async fn before_anybody_is_refused_the_log_gives_up_what_can_be_read_again() {
+    let memory = Memory::new(Some(64 << 20));
+    let source = MemorySource::new("t", 1, usize::MAX);
+    fill(&source, 0, 400_000);
+    let log = Log::open(Arc::new(source.clone()), Arc::new(numbers), limits(2, 32 << 20, &memory.share("log of", "t")));
+    let (mut fast, mut slow) = (log.subscribe(Positions::default()), log.subscribe(Positions::default()));
+    let mut seen = Seen::default();
+    seen.until_at_least(&mut fast, 1).await;
+    wait_for("the log to hold what nobody has taken", || log.at_log_end() && log.shared.state.lock().in_flight == 0).await;
+    assert!(log.bytes() > 5 << 20, "{} bytes", log.bytes());
+    let mut state = memory.lane("a").account(Use::State);
+    state.try_set(62 << 20).expect("the log gives it up");
+    assert_eq!(log.bytes(), 0);
+    assert_eq!(log.detached(), 2);
+    // Both read by themselves then, as little ahead as memory allows, and miss nothing.
+    let mut seen_slow = Seen::default();
+    seen_slow.until(&mut slow, 400_000).await;
+    seen.until(&mut fast, 400_000).await;
+    drop(state);
 }
 
 #[tokio::test]
