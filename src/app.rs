@@ -124,10 +124,41 @@ pub async fn check(project: &Project, secrets: Secrets) -> Result<Vec<LanePlan>>
         }
         plans.push(plan);
     }
+    refuse_circles(project, &plans, secrets)?;
     if plans.is_empty() {
         return Err(Error::new(Kind::Sql, "there is no lane: a file with INSERT INTO sink SELECT … is one"));
     }
     Ok(plans)
+}
+
+/// A lane whose output comes back to it, at once or by way of others, would never end.
+fn refuse_circles(project: &Project, plans: &[LanePlan], secrets: Secrets) -> Result<()> {
+    let topic = |table: &TableDef| -> Result<_> {
+        let table = secrets.resolve(table)?;
+        let is_topic = table.stored_as == "KAFKA";
+        Ok(is_topic.then(|| (table.location.clone(), table.options.get("brokers").cloned())))
+    };
+    let mut ways = Vec::new();
+    for plan in plans {
+        ways.push((topic(&plan.source)?, topic(&plan.sink)?));
+    }
+    for ((plan, lane), (source, sink)) in plans.iter().zip(project.lanes()).zip(&ways) {
+        let mut reached = BTreeSet::from([sink]);
+        // Each round but the last finds one more lane at least.
+        for _ in &ways {
+            reached.extend(
+                ways.iter().filter(|(from, _)| from.is_some() && reached.contains(from)).map(|(_, to)| to).collect::<Vec<_>>(),
+            );
+        }
+        if source.is_some() && reached.contains(source) {
+            let text = format!(
+                "the lane '{}' would read what it writes itself, without end: it reads topic '{}', where its rows arrive; write another topic",
+                plan.name, plan.source.location
+            );
+            return Err(Error::new(Kind::Sql, text).at(lane.place()));
+        }
+    }
+    Ok(())
 }
 
 /// Runs all lanes until they are done, stopped, or one of them fails. A lane that fails does not stop the others; the first
@@ -147,7 +178,10 @@ pub async fn run(project: &Project, run: Run) -> Result<()> {
     };
     let lineage = LaneLog::lineage(store.as_ref()).await?;
     let mut lanes = JoinSet::new();
-    for table in project.tables_of(Role::Source) {
+    // Those that lanes write come last: with `until_latest` their log ends are waited for, and lanes may have to make them.
+    let mut sources: Vec<_> = project.tables_of(Role::Source).collect();
+    sources.sort_by_key(|table| plans.iter().any(|plan| plan.sink.location == table.location));
+    for table in sources {
         let of_source: Vec<LanePlan> = plans.iter().filter(|plan| plan.source.name == table.name).cloned().collect();
         if !of_source.is_empty() {
             let opened = match OpenSource::open(project, &run, secrets.resolve(table)?, &of_source).await {

@@ -1,4 +1,4 @@
-//! falaj: events from Kafka through SQL files into Redis, Parquet and HTTP, exactly once, in well under a second.
+//! falaj: events from Kafka through SQL files into Redis, Parquet, HTTP and Kafka, exactly once, in well under a second.
 //!
 //! ```text
 //!  enters                          thinks                                 leaves
@@ -52,7 +52,7 @@
 //! # Where to read
 //!
 //! Modules in the order in which data flows: [`source`] (and its [`source::log`]) → [`decode`] → [`lookup`] → [`query`] →
-//! [`window`] → [`lane`] → [`checkpoint`] → [`sink`], [`dead`]. Begin with [`lane`]: the loop is [`lane::driver`], the protocol
+//! [`window`] → [`lane`] → [`checkpoint`] → [`sink`], [`dead`] (both over `kafka`'s transactions). Begin with [`lane`]: the loop is [`lane::driver`], the protocol
 //! [`lane::epoch`]. [`app`] puts adapters together and is the only module that names them; [`tool`] has one file for each command.
 //! The words that all share are in [`position`], [`batch`], [`error`], [`backoff`], [`table`], [`settings`],
 //! [`secrets`], [`clock`], [`status`], [`memory`], [`failpoint`].
@@ -68,6 +68,7 @@ pub mod dead;
 pub mod decode;
 pub mod error;
 pub mod failpoint;
+pub(crate) mod kafka;
 pub mod lane;
 pub mod lookup;
 pub mod memory;

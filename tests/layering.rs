@@ -14,6 +14,8 @@ enum Layer {
     Core,
     /// One outside system behind a port.
     Adapter,
+    /// What the adapters of one outside system share.
+    Client,
     /// An adapter over memory, for the demo and for tests.
     StandIn,
     Lane,
@@ -23,7 +25,7 @@ enum Layer {
     Cli,
 }
 
-use Layer::{Adapter, App, Cli, Core, Lane, Port, StandIn, Tool, Web, Words};
+use Layer::{Adapter, App, Cli, Client, Core, Lane, Port, StandIn, Tool, Web, Words};
 
 /// Every room of `src`, by the beginning of its path; the longest that fits counts.
 const ROOMS: &[(&str, Layer)] = &[
@@ -38,6 +40,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("settings", Words),
     ("status", Words),
     ("table", Words),
+    ("kafka", Client),
     ("source", Port),
     ("source::kafka", Adapter),
     ("source::memory", StandIn),
@@ -64,8 +67,11 @@ const ROOMS: &[(&str, Layer)] = &[
     ("checkpoint::local", Adapter),
     ("checkpoint::memory", StandIn),
     ("sink", Port),
+    ("sink::cells", Core),
+    ("sink::json", Core),
     ("sink::files", Adapter),
     ("sink::http", Adapter),
+    ("sink::kafka", Adapter),
     ("sink::redis", Adapter),
     ("sink::memory", StandIn),
     ("sink::print", StandIn),
@@ -85,6 +91,7 @@ const MAY: &[(Layer, &[Layer])] = &[
     (Port, &[Words, Port]),
     (Core, &[Words, Port, Core]),
     (Adapter, &[Words]),
+    (Client, &[Words]),
     (StandIn, &[Words]),
     (Lane, &[Words, Port, Core, Lane]),
     (Web, &[Words]),
@@ -95,7 +102,7 @@ const MAY: &[(Layer, &[Layer])] = &[
 
 /// The crates and the parts of the standard library that lead out of the process, and the only rooms that name them.
 const CRATES: &[(&str, &[&str])] = &[
-    ("rdkafka", &["source::kafka", "dead::kafka", "tool::generate"]),
+    ("rdkafka", &["kafka", "source::kafka", "sink::kafka", "dead::kafka", "tool::generate"]),
     ("redis", &["sink::redis"]),
     ("reqwest", &["sink::http"]),
     ("tokio_postgres", &["lookup::postgres", "tool::generate"]),
@@ -287,7 +294,9 @@ fn allowed(from: &str, layer: Layer, to: &str, target: Layer) -> bool {
     let own_core = adapter && target == Core && from.split("::").next() == to.split("::").next();
     // Dead letters are fenced by the same writer as a sink.
     let writer = adapter && below(from, "dead") && to == "sink";
-    may || own_port || own_core || writer
+    // The room of a system is for its own adapters.
+    let client = target == Client && layer == Adapter && from.ends_with(&format!("::{to}"));
+    may || own_port || own_core || writer || client
 }
 
 fn room_of(path: &str) -> Option<(&'static str, Layer)> {

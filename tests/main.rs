@@ -13,6 +13,7 @@ mod faults;
 mod generate;
 mod golden;
 mod http_sink;
+mod kafka_sink;
 mod layering;
 mod lookup_postgres;
 mod parquet_readers;

@@ -9,6 +9,7 @@ use crate::query::tables::{Role, role};
 use crate::sink::Sink;
 use crate::sink::files::{FilesOptions, FilesSink};
 use crate::sink::http::{HttpOptions, HttpSink};
+use crate::sink::kafka::{KafkaSink, KafkaSinkOptions};
 use crate::sink::memory::{MemorySink, MemoryTables, Watched};
 use crate::sink::print::PrintSink;
 use crate::sink::redis::{RedisOptions, RedisSink};
@@ -17,7 +18,8 @@ use crate::table::TableDef;
 
 pub(super) fn check_table(table: &TableDef) -> Result<()> {
     match role(&table.stored_as, table.unbounded) {
-        Ok(Role::Source) => KafkaOptions::from_table(table).map(|_| ()),
+        // A lane may write it, too.
+        Ok(Role::Source) => KafkaOptions::from_table(table).and_then(|_| emit_of(table, &SinkKind::of(table)?)).map(|_| ()),
         Ok(Role::Lookup) => PostgresLookup::new(table).map(|_| ()),
         Ok(Role::Sink) => emit_of(table, &SinkKind::of(table)?).map(|_| ()),
         Err(text) => Err(table.error(text)),
@@ -42,17 +44,19 @@ pub(super) enum SinkKind {
     Redis(RedisOptions),
     Files(FilesOptions),
     Http(HttpOptions),
+    Kafka(KafkaSinkOptions),
     Print,
 }
 
 impl SinkKind {
     pub(super) fn of(table: &TableDef) -> Result<Self> {
-        // When rows are emitted is for the lane to know; files say themselves that they take only what is final.
+        // When rows are emitted is for the lane to know; files and topics look at it themselves.
         let mut bare = table.clone();
         bare.options.remove("emit");
         match table.stored_as.as_str() {
             "REDIS" => RedisOptions::from_table(&bare).map(SinkKind::Redis),
             "HTTP" => HttpOptions::from_table(&bare).map(SinkKind::Http),
+            "KAFKA" => KafkaSinkOptions::from_table(table).map(SinkKind::Kafka),
             "PRINT" => bare.options().finish().map(|()| SinkKind::Print),
             _ => FilesOptions::from_table(table).map(SinkKind::Files),
         }
@@ -75,7 +79,7 @@ pub(super) fn emit_of(table: &TableDef, kind: &SinkKind) -> Result<Emit> {
         "final" => Ok(Emit::Final),
         "latest" if boards || matches!(kind, SinkKind::Print) => Ok(Emit::Latest),
         "update" if key.is_some() => Ok(Emit::Update { key: key.into_iter().collect() }),
-        "update" => Err(table.error("'emit' 'update' needs a sink with a key: STORED AS REDIS")),
+        "update" => Err(table.error("'emit' 'update' needs a sink with a key: STORED AS REDIS or KAFKA")),
         "latest" => Err(table.error("'emit' 'latest' needs a leaderboard: STORED AS REDIS with 'type' 'zset'")),
         other => Err(table.error(format!("option 'emit' is '{other}'; it must be one of final, update, latest"))),
     }
@@ -110,10 +114,11 @@ pub(super) fn make_sink(
         }
         let account = memory.account(Use::Sink);
         let sink: Box<dyn Sink> = match &kind {
-            SinkKind::Redis(_) if inside => Box::new(MemorySink::forgetful()),
+            SinkKind::Redis(_) | SinkKind::Kafka(_) if inside => Box::new(MemorySink::forgetful()),
             SinkKind::Redis(options) => Box::new(RedisSink::new(options.clone()).accounted(account)),
             SinkKind::Files(options) => Box::new(FilesSink::new(options.clone()).accounted(account)),
             SinkKind::Http(options) => Box::new(HttpSink::new(options.clone(), &outbox).accounted(account)),
+            SinkKind::Kafka(options) => Box::new(KafkaSink::new(options.clone()).accounted(account)),
             SinkKind::Print => Box::new(PrintSink::default()),
         };
         Ok(match watched {

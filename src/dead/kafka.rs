@@ -1,20 +1,13 @@
-//! Dead letters on a Kafka topic, `<topic>.dlq`: the letters of one epoch in one transaction.
+//! Dead letters on a Kafka topic, `<topic>.dlq`: the letters of one epoch in one transaction (see [`crate::kafka`]). Group and
+//! transaction are both named `falaj/<lineage>/<lane>/dlq`.
 //!
-//! The transaction also moves a group offset whose metadata says `incarnation/epoch`. That is how [`DeadLetters::open`] knows
-//! what is held, and who holds it: the metadata decides, not the broker's producer fence, because a stopped process that wakes
-//! could take that fence back. Group and transaction are both named `falaj/<lineage>/<lane>/dlq`.
-//!
-//! * [`clients`]: the connections' settings, and what their errors mean for us;
-//! * [`session`]: one claim of the place, from `init_transactions` to the first error;
-//! * [`topic`]: makes the topic when it is missing;
+//! * [`send`]: letters into records;
 //! * [`originals`]: finds payload, key and headers in the source topic;
 //! * [`headers`]: what a letter carries beside them.
 
-mod clients;
 mod headers;
 mod originals;
-mod session;
-mod topic;
+mod send;
 
 use std::sync::Arc;
 
@@ -24,15 +17,26 @@ use tokio::sync::mpsc;
 use crate::batch::DeadLetter;
 use crate::dead::DeadLetters;
 use crate::error::{Error, Kind, Result};
+use crate::kafka::{MadeTopic, Place, Session, Transactions, Words, blocking};
 use crate::sink::Writer;
 
-use session::{Place, Session};
+use send::Letters;
 
 /// Letters copied for the writing thread at a time: large enough that a hand-over costs nothing, small enough (8 KiB each at
 /// the very most, some 100 bytes as a rule) that a million letters are never held twice.
 const PIECE_LETTERS: usize = 1024;
 /// Pieces that wait for the writing thread.
 const PIECES_WAITING: usize = 2;
+/// A letter is its original and headers of ours: twice the message (8 KiB each), and room for names.
+const HEADERS_BYTES: u64 = 32 * 1024;
+
+const WORDS: Words = Words {
+    many: "dead letters",
+    one: "a dead letter",
+    too_large: "raise that topic's max.message.bytes above the source's",
+    sent: "dead.sent",
+    committed: "dead.committed",
+};
 
 /// The dead letters of one source topic, for one lane. Connects in `open`.
 ///
@@ -42,15 +46,15 @@ pub struct KafkaDeadLetters {
     brokers: String,
     properties: Vec<(String, String)>,
     topic: String,
-    place: Option<Arc<Place>>,
-    /// `None` after an error: the next write begins with `init_transactions`.
-    session: Option<Box<Session>>,
+    letters: Option<Arc<Letters>>,
+    transactions: Transactions,
 }
 
 impl KafkaDeadLetters {
     /// A place for the dead letters of `topic`. `properties` are librdkafka's, as for the source; connects to nothing.
     pub fn new(brokers: impl Into<String>, properties: Vec<(String, String)>, topic: impl Into<String>) -> Self {
-        Self { brokers: brokers.into(), properties, topic: topic.into(), place: None, session: None }
+        let (brokers, topic) = (brokers.into(), topic.into());
+        Self { brokers, properties, topic, letters: None, transactions: Transactions::default() }
     }
 
     /// The topic that the letters of `topic` go to.
@@ -58,80 +62,69 @@ impl KafkaDeadLetters {
         format!("{topic}.dlq")
     }
 
-    /// The claim as it stands, or a new one.
-    async fn session(&mut self) -> Result<Box<Session>> {
-        if let Some(session) = self.session.take() {
-            return Ok(session);
+    fn place(&self, writer: &Writer) -> Place {
+        Place {
+            brokers: self.brokers.clone(),
+            properties: self.properties.clone(),
+            topic: Self::topic_for(&self.topic),
+            made: MadeTopic {
+                // Letters are read in the order in which they were written.
+                partitions: 1,
+                replication: -1,
+                // They carry their originals' times, by which a broker would drop those of old events at once: kept until purged.
+                settings: vec![("retention.ms", "-1")],
+                larger_than: Some((self.topic.clone(), HEADERS_BYTES)),
+            },
+            id: format!("falaj/{}/{}/dlq", writer.lineage, writer.lane),
+            lane: writer.lane.clone(),
+            incarnation: writer.incarnation,
+            words: &WORDS,
         }
-        let Some(place) = self.place.clone() else {
-            return Err(Error::new(Kind::Bug, "dead letters were written before their place was opened"));
-        };
-        blocking(move || Session::open(place).map(Box::new)).await
-    }
-
-    /// Writes `letters` in one transaction, on a thread that may block. The session does not outlive an error.
-    async fn transaction(session: Box<Session>, epoch: u64, letters: &[DeadLetter]) -> Result<Box<Session>> {
-        let order = reading_order(letters);
-        let (pieces, taken) = mpsc::channel(PIECES_WAITING);
-        let count = letters.len();
-        let writing = blocking(move || {
-            let mut session = session;
-            session.write(epoch, count, taken)?;
-            Ok(session)
-        });
-        let handing = async move {
-            for piece in order.chunks(PIECE_LETTERS) {
-                let piece = piece.iter().map(|&index| letters[index].clone()).collect::<Vec<_>>();
-                // A closed channel: writing failed and will say why.
-                if pieces.send(piece).await.is_err() {
-                    return;
-                }
-            }
-        };
-        futures::join!(writing, handing).0
     }
 }
 
 #[async_trait]
 impl DeadLetters for KafkaDeadLetters {
     async fn open(&mut self, writer: &Writer) -> Result<Option<u64>> {
-        forget(self.session.take());
-        let place = Place::new(&self.brokers, &self.properties, &self.topic, writer);
-        self.place = Some(Arc::new(place));
-        let session = self.session().await?;
-        let held = session.held();
-        self.session = Some(session);
-        Ok(held)
+        let (source, dlq) = (self.topic.clone(), Self::topic_for(&self.topic));
+        self.letters = Some(Arc::new(Letters { source, dlq, lane: writer.lane.clone() }));
+        self.transactions.open(self.place(writer)).await
     }
 
     async fn write(&mut self, epoch: u64, letters: &[DeadLetter]) -> Result<()> {
-        let mut again = true;
-        loop {
-            let session = self.session().await?;
-            if session.held().is_some_and(|held| held >= epoch) {
-                self.session = Some(session);
-                return Ok(());
-            }
-            match Self::transaction(session, epoch, letters).await {
-                Ok(session) => {
-                    self.session = Some(session);
-                    return Ok(());
-                }
-                // Once: a new claim says whether the epoch was written after all, and whether somebody newer is here.
-                Err(error) if again && matches!(error.kind(), Kind::Unreachable | Kind::Fenced) => {
-                    tracing::debug!(epoch, error = error.chain(), "dead letters: looking what was written");
-                    again = false;
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        let Some(how) = &self.letters else {
+            return Err(Error::new(Kind::Bug, "dead letters were written before their place was opened"));
+        };
+        let order = reading_order(letters);
+        let attempt = |session| transaction(Arc::clone(how), session, epoch, letters, &order);
+        self.transactions.write(epoch, attempt).await.map(|_| ())
     }
 }
 
-impl Drop for KafkaDeadLetters {
-    fn drop(&mut self) {
-        forget(self.session.take());
-    }
+/// Writes `letters` in one transaction, on a thread that may block.
+async fn transaction(
+    how: Arc<Letters>,
+    mut session: Box<Session>,
+    epoch: u64,
+    letters: &[DeadLetter],
+    order: &[usize],
+) -> Result<Box<Session>> {
+    let (pieces, taken) = mpsc::channel(PIECES_WAITING);
+    let count = letters.len();
+    let writing = blocking(move || {
+        session.write(epoch, |session| how.send_all(session, count, taken))?;
+        Ok(session)
+    });
+    let handing = async move {
+        for piece in order.chunks(PIECE_LETTERS) {
+            let piece = piece.iter().map(|&index| letters[index].clone()).collect::<Vec<_>>();
+            // A closed channel: writing failed and will say why.
+            if pieces.send(piece).await.is_err() {
+                return;
+            }
+        }
+    };
+    futures::join!(writing, handing).0
 }
 
 /// The letters' indexes by partition and offset, so that the source is read forwards.
@@ -139,19 +132,4 @@ fn reading_order(letters: &[DeadLetter]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..letters.len()).collect();
     order.sort_by_key(|&index| (letters[index].partition, letters[index].offset));
     order
-}
-
-/// Closes connections on a thread of their own: closing them waits for their threads.
-fn forget(session: Option<Box<Session>>) {
-    if let Some(session) = session {
-        // Without a thread to spare the closure is dropped here, and the session with it.
-        let _ = std::thread::Builder::new().name("dead-letters-close".into()).spawn(move || drop(session));
-    }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(cause) => Err(Error::new(Kind::Bug, "writing dead letters was cut off").because(cause)),
-    }
 }

@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::ast::{Insert, ObjectName, Spanned, Statement as 
 
 use super::problem::{at, sql_error};
 use super::project::{LaneSql, Project};
-use super::tables::{Role, role};
+use super::tables::{Role, is_written};
 use super::wording::{Known, type_name};
 use crate::error::Result;
 use crate::table::{TableDef, did_you_mean};
@@ -73,9 +73,8 @@ fn sink_of(project: &Project, lane: &LaneSql, insert: &Insert) -> Result<Arc<Tab
     let start = object.span().start;
     let place = format!("{}:{}:{}", lane.insert.file.path, start.line, start.column);
     let name = name_of(object);
-    let is_sink = |table: &TableDef| role(&table.stored_as, table.unbounded) == Ok(Role::Sink);
     match project.tables().get(&name) {
-        Some(table) if is_sink(table) => Ok(Arc::clone(table)),
+        Some(table) if is_written(table) => Ok(Arc::clone(table)),
         Some(table) => {
             let text = format!("'{name}' cannot be written: it is STORED AS {}, write to a sink table", table.stored_as);
             Err(at(&place, text))

@@ -111,12 +111,11 @@ pub enum Role {
 pub fn role(stored_as: &str, unbounded: bool) -> Result<Role, String> {
     match (stored_as, unbounded) {
         ("KAFKA", true) => Ok(Role::Source),
-        ("KAFKA", false) => Err("a Kafka topic is read as a stream: write CREATE UNBOUNDED EXTERNAL TABLE".to_string()),
         ("POSTGRES", false) => Ok(Role::Lookup),
         ("POSTGRES", true) => {
             Err("the changes of a Postgres table cannot be read yet; without UNBOUNDED it is a lookup table".to_string())
         }
-        ("REDIS" | "PARQUET" | "JSON" | "HTTP" | "PRINT", false) => Ok(Role::Sink),
+        ("KAFKA" | "REDIS" | "PARQUET" | "JSON" | "HTTP" | "PRINT", false) => Ok(Role::Sink),
         ("REDIS" | "PARQUET" | "JSON" | "HTTP" | "PRINT", true) => {
             Err("a sink is not UNBOUNDED: leave the word out".to_string())
         }
@@ -127,6 +126,11 @@ pub fn role(stored_as: &str, unbounded: bool) -> Result<Role, String> {
             Err(format!("there is no STORED AS {other}; {hint}"))
         }
     }
+}
+
+/// Whether a lane may write the table. A topic that is read may be written, too.
+pub fn is_written(table: &TableDef) -> bool {
+    table.stored_as == "KAFKA" || role(&table.stored_as, table.unbounded) == Ok(Role::Sink)
 }
 
 /// Makes tables of `CREATE EXTERNAL TABLE` statements, and remembers each definition.

@@ -1,7 +1,10 @@
 //! Where results leave: the port that every sink implements, and the sinks.
 
+pub(crate) mod cells;
 pub mod files;
 pub mod http;
+pub(crate) mod json;
+pub mod kafka;
 pub mod memory;
 pub mod print;
 pub mod redis;

@@ -1,8 +1,8 @@
-//! A topic of a test's own on the real broker, with its dead letters.
+//! A topic of a test's own on the real broker, with its dead letters; and what stands on any topic.
 
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -49,9 +49,7 @@ pub(crate) struct Topic {
 impl Topic {
     /// Makes it.
     pub(crate) async fn create(brokers: &str, name: &str, partitions: i32) -> Self {
-        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
-        let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
-        admin(brokers).create_topics([&topic], &options).await.unwrap()[0].as_ref().unwrap();
+        make(brokers, name, partitions, &[]).await;
         let producer = config(brokers)
             .set("linger.ms", "1")
             .set("queue.buffering.max.messages", "100000")
@@ -99,35 +97,8 @@ impl Topic {
     }
 
     /// Hands over what a reader of committed records finds in a topic, each partition in its order.
-    pub(crate) fn read(&self, name: &str, mut take: impl FnMut(&BorrowedMessage<'_>)) {
-        let consumer: BaseConsumer = config(&self.brokers)
-            .set("group.id", "falaj-test")
-            .set("enable.partition.eof", "true")
-            .set("isolation.level", "read_committed")
-            .create()
-            .unwrap();
-        // Asked for by name, a topic might be made.
-        let all = consumer.fetch_metadata(None, Duration::from_secs(30)).unwrap();
-        let Some(topic) = all.topics().iter().find(|topic| topic.name() == name) else { return };
-        let mut left = topic.partitions().len();
-        let mut list = TopicPartitionList::new();
-        for partition in topic.partitions() {
-            list.add_partition_offset(name, partition.id(), Offset::Beginning).unwrap();
-        }
-        consumer.assign(&list).unwrap();
-        let mut heard = Instant::now();
-        while left > 0 {
-            assert!(heard.elapsed() < Duration::from_secs(60), "the end of {name} was not reached");
-            match consumer.poll(Duration::from_millis(100)) {
-                Some(Ok(message)) => {
-                    heard = Instant::now();
-                    take(&message);
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
-                Some(Err(error)) => panic!("{error}"),
-                None => {}
-            }
-        }
+    pub(crate) fn read(&self, name: &str, take: impl FnMut(&BorrowedMessage<'_>)) {
+        read(&self.brokers, name, take);
     }
 
     fn dlq(&self) -> String {
@@ -139,6 +110,67 @@ impl Topic {
         let options = AdminOptions::new();
         let _ = admin(&self.brokers).delete_topics(&[&self.name, &self.dlq()], &options).await;
     }
+}
+
+/// Hands over what a reader of committed records finds in a topic, each partition in its order.
+fn read(brokers: &str, name: &str, mut take: impl FnMut(&BorrowedMessage<'_>)) {
+    let consumer: BaseConsumer = config(brokers)
+        .set("group.id", "falaj-test")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", "read_committed")
+        .create()
+        .unwrap();
+    // Asked for by name, a topic might be made.
+    let all = consumer.fetch_metadata(None, Duration::from_secs(30)).unwrap();
+    let Some(topic) = all.topics().iter().find(|topic| topic.name() == name) else { return };
+    let mut left = topic.partitions().len();
+    let mut list = TopicPartitionList::new();
+    for partition in topic.partitions() {
+        list.add_partition_offset(name, partition.id(), Offset::Beginning).unwrap();
+    }
+    consumer.assign(&list).unwrap();
+    let mut heard = Instant::now();
+    while left > 0 {
+        assert!(heard.elapsed() < Duration::from_secs(60), "the end of {name} was not reached");
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(message)) => {
+                heard = Instant::now();
+                take(&message);
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => left -= 1,
+            Some(Err(error)) => panic!("{error}"),
+            None => {}
+        }
+    }
+}
+
+/// What a reader of committed records finds on a topic; nothing when there is no such topic.
+pub(crate) fn committed(brokers: &str, name: &str) -> Vec<Record> {
+    let mut records = Vec::new();
+    read(brokers, name, |message| records.push(Record::read(message)));
+    records
+}
+
+/// Makes a topic with settings of its own.
+pub(crate) async fn make(brokers: &str, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+    let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
+    let topic = settings.iter().fold(topic, |topic, (name, value)| topic.set(name, value));
+    let options = AdminOptions::new().operation_timeout(Some(Duration::from_secs(30)));
+    admin(brokers).create_topics([&topic], &options).await.unwrap()[0].as_ref().unwrap();
+}
+
+/// The partitions of a topic, and one of its settings.
+pub(crate) async fn made(brokers: &str, name: &str, setting: &str) -> (usize, String) {
+    let admin = admin(brokers);
+    let described = admin.describe_configs([&ResourceSpecifier::Topic(name)], &AdminOptions::new()).await.unwrap();
+    let value = described[0].as_ref().unwrap().get(setting).unwrap().value.clone().unwrap();
+    let metadata = admin.inner().fetch_metadata(Some(name), Duration::from_secs(30)).unwrap();
+    (metadata.topics()[0].partitions().len(), value)
+}
+
+/// Removes a topic.
+pub(crate) async fn remove(brokers: &str, name: &str) {
+    let _ = admin(brokers).delete_topics(&[name], &AdminOptions::new()).await;
 }
 
 fn config(brokers: &str) -> ClientConfig {

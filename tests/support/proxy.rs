@@ -2,7 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
@@ -13,6 +13,8 @@ pub(crate) struct Proxy {
     /// A broker's answers name its own port, to which clients would go.
     is_kafka: bool,
     closed: Arc<AtomicBool>,
+    /// Bytes that went to the server.
+    taken: Arc<AtomicU64>,
     /// Gives the connections that were open when it ended.
     listening: Mutex<Option<JoinHandle<Vec<TcpStream>>>>,
 }
@@ -21,7 +23,8 @@ impl Proxy {
     /// A free port for `target` (`host:port`).
     pub(crate) fn of(target: &str) -> Self {
         let addr = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
-        Self { addr, target: target.to_string(), is_kafka: false, closed: Arc::default(), listening: Mutex::default() }
+        let (closed, taken, listening) = (Arc::default(), Arc::default(), Mutex::default());
+        Self { addr, target: target.to_string(), is_kafka: false, closed, taken, listening }
     }
 
     /// The same for a Kafka broker on `127.0.0.1:port`: where its answers name it, they name the proxy.
@@ -36,12 +39,18 @@ impl Proxy {
         self.addr
     }
 
+    /// How many bytes went to the server so far.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken.load(Ordering::SeqCst)
+    }
+
     /// From now on connections are taken and forwarded.
     pub(crate) fn open(&self) {
         self.cut();
         let listener = TcpListener::bind(self.addr).unwrap();
         self.closed.store(false, Ordering::SeqCst);
         let (target, closed) = (self.target.clone(), Arc::clone(&self.closed));
+        let taken = Arc::clone(&self.taken);
         let names = self.is_kafka.then(|| (name(&self.target), name(&self.addr.to_string())));
         *self.listening.lock().unwrap() = Some(thread::spawn(move || {
             let mut open = Vec::new();
@@ -50,8 +59,8 @@ impl Proxy {
                     break;
                 }
                 let (Ok(client), Ok(server)) = (client, TcpStream::connect(&target)) else { continue };
-                forward(&client, &server, None);
-                forward(&server, &client, names.clone());
+                forward(&client, &server, Arc::clone(&taken), None);
+                forward(&server, &client, Arc::default(), names.clone());
                 open.extend([client, server]);
             }
             open
@@ -82,15 +91,27 @@ fn name(address: &str) -> Vec<u8> {
     [host.as_bytes(), &port.parse::<u32>().unwrap().to_be_bytes()].concat()
 }
 
-fn forward(from: &TcpStream, to: &TcpStream, names: Option<(Vec<u8>, Vec<u8>)>) {
+fn forward(from: &TcpStream, to: &TcpStream, taken: Arc<AtomicU64>, names: Option<(Vec<u8>, Vec<u8>)>) {
     let (mut from, mut to) = (from.try_clone().unwrap(), to.try_clone().unwrap());
     thread::spawn(move || {
         let _ = match names {
-            None => io::copy(&mut from, &mut to).map(drop),
+            None => counted(&mut from, &mut to, &taken),
             Some((real, ours)) => answers(&mut from, &mut to, &real, &ours),
         };
         let _ = to.shutdown(Shutdown::Write);
     });
+}
+
+fn counted(from: &mut TcpStream, to: &mut TcpStream, taken: &AtomicU64) -> io::Result<()> {
+    let mut bytes = vec![0; 64 << 10];
+    loop {
+        let count = from.read(&mut bytes)?;
+        if count == 0 {
+            return Ok(());
+        }
+        to.write_all(&bytes[..count])?;
+        taken.fetch_add(count as u64, Ordering::SeqCst);
+    }
 }
 
 /// Forwards Kafka's answers, each with its length in front, with `ours` where `real` stood. Both are equally long.

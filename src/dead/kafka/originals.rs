@@ -7,8 +7,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::clients::Consumer;
-use super::session::ASK_TIMEOUT;
+use crate::kafka::ASK_TIMEOUT;
+use crate::kafka::clients::Consumer;
 
 /// Further apart than this, going there anew is cheaper than reading what lies between: one answer of the broker (1 MiB) has
 /// some 4 000 records.

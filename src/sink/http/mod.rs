@@ -14,7 +14,6 @@
 //!
 //! Nothing can be asked of an HTTP receiver, so `open` says `None`.
 
-mod encode;
 mod gate;
 mod options;
 mod outbox;
@@ -33,7 +32,7 @@ use crate::batch::Output;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::memory::{Account, Use};
-use crate::sink::{Applied, Sink, Staged, Writer};
+use crate::sink::{Applied, Sink, Staged, Writer, json};
 
 /// The sink of a `STORED AS HTTP` table.
 pub struct HttpSink {
@@ -159,7 +158,7 @@ impl Sink for HttpSink {
             _ => outbox::Writer::create(self.folder.join(self.name(epoch)?), self.options.format)?,
         };
         let (rows_max, bytes_max) = (self.options.batch_rows, self.options.batch_bytes);
-        encode::each_object(&rows, &ids, |row, object| {
+        json::each_object(&rows, Some(&ids), |row, object| {
             file.push(object, ids.origin(row).unwrap_or(outbox::NOWHERE), rows_max, bytes_max)
         })?;
         self.open = Some((epoch, file));

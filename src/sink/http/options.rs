@@ -5,12 +5,38 @@ use std::time::Duration;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 
-use super::encode::Format;
 use crate::error::Result;
 use crate::table::{Options, TableDef};
 
 /// The header that makes a repeated request harmless.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// How the objects of one body are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// `[…,…]`
+    Array,
+    /// One a line.
+    Lines,
+}
+
+impl Format {
+    /// The `Content-Type` of a body.
+    pub(super) fn content_type(self) -> &'static str {
+        match self {
+            Format::Array => "application/json",
+            Format::Lines => "application/x-ndjson",
+        }
+    }
+
+    /// What stands before the first object, between two, and after the last.
+    pub(super) fn around(self) -> (&'static [u8], &'static [u8], &'static [u8]) {
+        match self {
+            Format::Array => (b"[", b",", b"]"),
+            Format::Lines => (b"", b"\n", b"\n"),
+        }
+    }
+}
 
 /// A checked HTTP table. `Debug` and messages leave out what may be secret: headers, and the address's user and query.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use twox_hash::xxhash3_64::{DEFAULT_SECRET_LENGTH, RawHasher, SecretBuffer};
 
-use super::encode::Format;
+use super::options::Format;
 use crate::error::{Error, Kind, Result};
 
 /// Bytes of a frame before its rows, and of each row before the body.

@@ -6,12 +6,11 @@ use arrow::array::{Array, RecordBatch};
 use hashbrown::HashMap;
 use redis::Script;
 
-use super::cells;
 use super::connection::{Answer, Call, Connection};
 use crate::batch::Output;
 use crate::error::{Kind, Result};
 use crate::failpoint;
-use crate::sink::Writer;
+use crate::sink::{Writer, cells};
 
 /// Members in one script: more would hold up everybody else on the server for longer than some 10 ms.
 const PART_MEMBERS: usize = 5_000;

@@ -22,7 +22,6 @@
 //! server, or a `LOCATION` with a `{hash tag}`.
 
 mod board;
-mod cells;
 mod connection;
 mod options;
 mod rows;

@@ -6,11 +6,10 @@ use arrow::array::{RecordBatch, StringArray};
 use hashbrown::HashMap;
 use redis::Script;
 
-use super::cells;
 use super::connection::{Answer, Call, Connection};
 use crate::batch::Output;
 use crate::error::{Kind, Result};
-use crate::sink::Writer;
+use crate::sink::{Writer, cells};
 
 /// Rows in one script: with ten fields each it runs for some 10 ms.
 const PART_ROWS: usize = 1_000;

@@ -4,9 +4,9 @@ use std::fmt;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::error::KafkaError;
 
 use crate::error::Result;
+use crate::kafka::options::{FOR_WRITERS, wrong_settings};
 use crate::source::Start;
 use crate::table::{TableDef, parse_duration};
 
@@ -107,7 +107,12 @@ impl KafkaOptions {
         let watermark = WatermarkOptions { column, delay, idle_timeout, max_ahead };
         let queue_kib = QUEUE_KIB;
         let read = Self { topic: table.location.clone(), brokers, format, start, watermark, queue_kib, kafka };
-        read.problems().into_iter().for_each(|problem| options.problem(problem));
+        // A lane may write the same table.
+        for name in FOR_WRITERS {
+            let _ = options.text(name);
+        }
+        let fixed = FIXED.map(|(name, _)| name);
+        wrong_settings(&read.kafka, &fixed).into_iter().for_each(|problem| options.problem(problem));
         options.finish()?;
         Ok(read)
     }
@@ -163,22 +168,6 @@ impl KafkaOptions {
         let name = "topic.metadata.refresh.interval.ms";
         let given = self.kafka.iter().find(|(given, _)| given == name).and_then(|(_, value)| value.parse().ok());
         Duration::from_millis(given.filter(|&ms| ms > 0).unwrap_or(10_000))
-    }
-
-    /// What librdkafka says about the `kafka.*` options, without their values: those may be secrets.
-    fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        for (name, value) in &self.kafka {
-            if FIXED.iter().any(|(fixed, _)| fixed == name) || name == "bootstrap.servers" {
-                problems.push(format!("option 'kafka.{name}' cannot be set: falaj decides it"));
-            } else if let Err(KafkaError::ClientConfig(_, why, ..)) =
-                ClientConfig::new().set(name, value).create_native_config().map(drop)
-            {
-                let why = if value.is_empty() { why } else { why.replace(value.as_str(), "…") };
-                problems.push(format!("option 'kafka.{name}' is refused by librdkafka: {why}"));
-            }
-        }
-        problems
     }
 }
 

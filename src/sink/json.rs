@@ -1,4 +1,4 @@
-//! Rows as JSON objects, `_id` first: bytes straight from Arrow. The same rows make the same bytes.
+//! Rows as JSON objects, `_id` first where it is asked for: bytes straight from Arrow. The same rows make the same bytes.
 
 use std::io::Write as _;
 use std::sync::Arc;
@@ -14,52 +14,33 @@ use arrow::json::writer::{Encoder, EncoderFactory, EncoderOptions, NullableEncod
 use crate::batch::RowIds;
 use crate::error::{Error, Kind, Result};
 
-/// How the objects of one body are put together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
-    /// `[…,…]`
-    Array,
-    /// One a line.
-    Lines,
-}
-
-impl Format {
-    /// The `Content-Type` of a body.
-    pub(super) fn content_type(self) -> &'static str {
-        match self {
-            Format::Array => "application/json",
-            Format::Lines => "application/x-ndjson",
-        }
-    }
-
-    /// What stands before the first object, between two, and after the last.
-    pub(super) fn around(self) -> (&'static [u8], &'static [u8], &'static [u8]) {
-        match self {
-            Format::Array => (b"[", b",", b"]"),
-            Format::Lines => (b"", b"\n", b"\n"),
-        }
-    }
-}
-
 /// Calls `take` with the bytes of each row's object, in order. Times are RFC 3339 in UTC, NULLs are `null`; so are NaN and the
 /// infinities, which JSON does not have.
-pub(super) fn each_object(rows: &RecordBatch, ids: &RowIds, mut take: impl FnMut(usize, &[u8]) -> Result<()>) -> Result<()> {
+/// `ids` are those to begin with as `_id`.
+pub(crate) fn each_object(
+    rows: &RecordBatch,
+    ids: Option<&RowIds>,
+    mut take: impl FnMut(usize, &[u8]) -> Result<()>,
+) -> Result<()> {
     let schema = rows.schema();
     let options = EncoderOptions::default().with_explicit_nulls(true).with_encoder_factory(Arc::new(Times));
     let mut columns = Vec::with_capacity(rows.num_columns());
-    for (field, column) in schema.fields().iter().zip(rows.columns()) {
-        let mut name = vec![b','];
+    for (index, (field, column)) in schema.fields().iter().zip(rows.columns()).enumerate() {
+        let mut name = if index == 0 && ids.is_none() { vec![] } else { vec![b','] };
         write_text(field.name(), &mut name)?;
         name.push(b':');
         columns.push((name, make_encoder(field, column.as_ref(), &options)?));
     }
     let (mut id, mut object) = (String::new(), Vec::new());
     for row in 0..rows.num_rows() {
-        id.clear();
-        ids.write(row, &mut id);
         object.clear();
-        object.extend_from_slice(b"{\"_id\":");
-        write_text(&id, &mut object)?;
+        object.push(b'{');
+        if let Some(ids) = ids {
+            id.clear();
+            ids.write(row, &mut id);
+            object.extend_from_slice(b"\"_id\":");
+            write_text(&id, &mut object)?;
+        }
         for (name, encoder) in &mut columns {
             object.extend_from_slice(name);
             if encoder.is_null(row) { object.extend_from_slice(b"null") } else { encoder.encode(row, &mut object) }
@@ -166,7 +147,7 @@ mod tests {
         let mut all = Vec::new();
         let rows =
             RecordBatch::try_from_iter_with_nullable(columns.into_iter().map(|(name, column)| (name, column, true))).unwrap();
-        each_object(&rows, &ids, |_, object| {
+        each_object(&rows, Some(&ids), |_, object| {
             all.push(String::from_utf8(object.to_vec()).unwrap());
             Ok(())
         })

@@ -1,4 +1,4 @@
-//! Makes the dead-letter topic when it is missing.
+//! Makes the topic when it is missing.
 
 use std::time::{Duration, Instant};
 
@@ -7,12 +7,23 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
 
-use super::clients::{self, Consumer, Judge};
-use super::session::{ASK_TIMEOUT, Place};
+use super::clients::{self, Consumer};
+use super::judge::Judge;
+use super::{ASK_TIMEOUT, Place};
 use crate::error::Result;
 
-/// A letter is its original and headers of ours: twice the message (8 KiB each), and room for names.
-const HEADERS_BYTES: u64 = 32 * 1024;
+/// How a topic is made. One that is there stays as it is.
+#[derive(Debug, Clone)]
+pub(crate) struct MadeTopic {
+    /// Its partitions; -1: as the broker has it.
+    pub(crate) partitions: i32,
+    /// Copies of each; -1: as the broker has it.
+    pub(crate) replication: i32,
+    /// Settings of the topic.
+    pub(crate) settings: Vec<(&'static str, &'static str)>,
+    /// Its records may be so many bytes larger than those of another topic.
+    pub(crate) larger_than: Option<(String, u64)>,
+}
 
 /// Returns when the topic is there, and makes it if need be. Blocks; called on a blocking thread of the runtime.
 pub(super) fn ensure(place: &Place, consumer: &Consumer, judge: &Judge<'_>) -> Result<()> {
@@ -36,17 +47,22 @@ pub(super) fn ensure(place: &Place, consumer: &Consumer, judge: &Judge<'_>) -> R
 }
 
 fn exists(place: &Place, consumer: &Consumer) -> KafkaResult<bool> {
-    let metadata = consumer.fetch_metadata(Some(&place.dlq), ASK_TIMEOUT)?;
-    Ok(metadata.topics().iter().any(|topic| topic.name() == place.dlq && !topic.partitions().is_empty()))
+    let metadata = consumer.fetch_metadata(Some(&place.topic), ASK_TIMEOUT)?;
+    Ok(metadata.topics().iter().any(|topic| topic.name() == place.topic && !topic.partitions().is_empty()))
 }
 
-/// One partition, so that letters are read in the order in which they were written.
 async fn create(place: &Place) -> KafkaResult<Result<(), Code>> {
-    let admin: AdminClient<DefaultClientContext> = clients::plain(&place.brokers, &place.properties).create()?;
+    let admin: AdminClient<DefaultClientContext> = clients::plain(place).create()?;
     let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT)).operation_timeout(Some(ASK_TIMEOUT));
-    let bytes_max = largest_record(&admin, &options, &place.topic).await.map(|bytes| (bytes + HEADERS_BYTES).to_string());
-    // Letters carry their originals' times, by which a broker would drop those of old events at once: kept until purged.
-    let mut topic = NewTopic::new(&place.dlq, 1, TopicReplication::Fixed(-1)).set("retention.ms", "-1");
+    let MadeTopic { partitions, replication, settings, larger_than } = &place.made;
+    let bytes_max = match larger_than {
+        Some((other, more)) => largest_record(&admin, &options, other).await.map(|bytes| (bytes + more).to_string()),
+        None => None,
+    };
+    let mut topic = NewTopic::new(&place.topic, *partitions, TopicReplication::Fixed(*replication));
+    for (name, value) in settings {
+        topic = topic.set(name, value);
+    }
     if let Some(bytes_max) = &bytes_max {
         topic = topic.set("max.message.bytes", bytes_max);
     }
@@ -57,7 +73,7 @@ async fn create(place: &Place) -> KafkaResult<Result<(), Code>> {
     }))
 }
 
-/// What the source topic takes; `None` if we may not know.
+/// What a topic takes; `None` if we may not know.
 async fn largest_record(admin: &AdminClient<DefaultClientContext>, options: &AdminOptions, topic: &str) -> Option<u64> {
     let described = admin.describe_configs([&ResourceSpecifier::Topic(topic)], options).await.ok()?;
     let topic = described.into_iter().next()?.ok()?;

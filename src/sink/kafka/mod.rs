@@ -1,0 +1,192 @@
+//! Kafka: an epoch's rows as JSON on a topic, in one transaction that carries the epoch's number (see [`crate::kafka`]): each row
+//! is there once for whoever reads committed records only.
+//!
+//! An epoch stays in memory as the lane made it, columns shared, until it is applied; the records are encoded on their way into the
+//! producer's queue, which holds 20 000 of them or 64 MiB and makes the encoding wait. So an epoch of any size costs its columns and
+//! that queue. A redone epoch is sent in a new transaction, if the group's offset does not say that it is held. A transaction is
+//! open for 30 s at most: an epoch that takes longer is tried again, and smaller epochs (`falaj.epoch_bytes_max`) help.
+//!
+//! A new lineage knows nothing of an older one, and appends.
+
+mod options;
+mod rows;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use async_trait::async_trait;
+
+pub use self::options::KafkaSinkOptions;
+use self::rows::Shape;
+use crate::batch::{DeadLetter, Output};
+use crate::error::{Error, Kind, Result};
+use crate::kafka::{MadeTopic, Place, Session, Transactions, Words, blocking};
+use crate::memory::{Account, Use};
+use crate::sink::{Applied, Sink, Staged, Writer};
+
+const WORDS: Words = Words {
+    many: "rows",
+    one: "a row",
+    too_large: "raise that topic's max.message.bytes (and the broker's message.max.bytes, if it is what binds), or select less",
+    sent: "kafka.sent",
+    committed: "kafka.committed",
+};
+
+/// The sink of a `STORED AS KAFKA` table. Connects when it is opened.
+pub struct KafkaSink {
+    options: KafkaSinkOptions,
+    shape: Arc<Shape>,
+    transactions: Transactions,
+    open: Taken,
+    skipped: u64,
+    /// What the open epoch holds.
+    account: Account,
+}
+
+/// What an epoch has taken.
+#[derive(Default)]
+struct Taken {
+    epoch: u64,
+    outputs: Vec<Output>,
+    /// Known before it is sent, since an epoch that is held already must report them, too.
+    refused: Vec<DeadLetter>,
+    bytes: usize,
+}
+
+impl KafkaSink {
+    /// A sink over these options. Connects to nothing.
+    pub fn new(options: KafkaSinkOptions) -> Self {
+        let shape = Shape { topic: options.topic.clone(), key: options.key, upserts: options.upserts };
+        Self {
+            options,
+            shape: Arc::new(shape),
+            transactions: Transactions::default(),
+            open: Taken::default(),
+            skipped: 0,
+            account: Account::unlimited(Use::Sink),
+        }
+    }
+
+    /// The same, with what it holds on `account`.
+    pub fn accounted(mut self, account: Account) -> Self {
+        self.account = account;
+        self
+    }
+
+    /// How many rows of windows were left out so far, because their key is NULL (`emit 'update'`).
+    pub fn skipped(&self) -> u64 {
+        self.skipped
+    }
+
+    fn place(&self, writer: &Writer) -> Place {
+        let KafkaSinkOptions { topic, brokers, upserts, partitions, replication, kafka, .. } = &self.options;
+        Place {
+            brokers: brokers.clone(),
+            properties: kafka.clone(),
+            topic: topic.clone(),
+            made: MadeTopic {
+                partitions: *partitions,
+                replication: *replication,
+                // The last row of each key must stay, however old it is.
+                settings: if *upserts { vec![("cleanup.policy", "compact")] } else { vec![] },
+                larger_than: None,
+            },
+            id: format!("falaj/{}/{}", writer.lineage, writer.lane),
+            lane: writer.lane.clone(),
+            incarnation: writer.incarnation,
+            words: &WORDS,
+        }
+    }
+
+    fn told(&self, error: Error) -> Error {
+        error.at(format!("table '{}'", self.options.table))
+    }
+}
+
+#[async_trait]
+impl Sink for KafkaSink {
+    fn stages(&self) -> bool {
+        false
+    }
+
+    async fn open(&mut self, writer: &Writer) -> Result<Option<u64>> {
+        let place = self.place(writer);
+        self.transactions.open(place).await.map_err(|error| self.told(error))
+    }
+
+    async fn discard(&mut self, _keep: &[Staged]) -> Result<()> {
+        Ok(()) // What was not committed was ended by `open`.
+    }
+
+    async fn write(&mut self, epoch: u64, output: Output) -> Result<()> {
+        if matches!(output, Output::Board(_)) {
+            return Err(self.told(Error::new(Kind::Sql, "a topic takes 'emit' 'final' or 'update', not a whole board")));
+        }
+        if epoch != self.open.epoch {
+            self.open = Taken { epoch, ..Taken::default() };
+        }
+        let (refused, others) = self.shape.refused(&output)?;
+        if others > 0 && self.skipped == 0 {
+            tracing::warn!("table '{}': rows whose key is NULL are left out", self.options.table);
+        }
+        self.skipped += others;
+        self.open.refused.extend(refused);
+        self.open.bytes += bytes(&output);
+        self.open.outputs.push(output);
+        self.account.try_set(self.open.bytes)
+    }
+
+    fn written_bytes(&self) -> u64 {
+        self.open.bytes as u64
+    }
+
+    async fn seal(&mut self, _epoch: u64) -> Result<Vec<Staged>> {
+        Ok(Vec::new())
+    }
+
+    async fn apply(&mut self, epoch: u64, _staged: &[Staged]) -> Result<Applied> {
+        if epoch != self.open.epoch {
+            return Ok(Applied::default()); // Nothing was written in this epoch.
+        }
+        // Columns are shared, so that this copies some pointers.
+        let (refused, outputs) = (self.open.refused.clone(), Arc::<[Output]>::from(self.open.outputs.as_slice()));
+        let rows = self.open.outputs.iter().map(Output::num_rows).sum::<usize>().saturating_sub(refused.len()) as u64;
+        if rows == 0 {
+            return Ok(Applied { refused, ..Applied::default() });
+        }
+        let attempt = |session| transaction(Arc::clone(&self.shape), session, epoch, Arc::clone(&outputs));
+        let written = self.transactions.write(epoch, attempt).await;
+        let written = written.map_err(|error| error.at(format!("table '{}'", self.options.table)))?;
+        let rows = if written.held_before { 0 } else { rows };
+        Ok(Applied { rows, refused, retries: written.retries })
+    }
+
+    async fn committed(&mut self, _epoch: u64, _staged: &[Staged]) -> Result<()> {
+        self.open = Taken::default();
+        self.account.try_set(0)
+    }
+}
+
+/// Writes `outputs` in one transaction, on a thread that may block.
+async fn transaction(shape: Arc<Shape>, mut session: Box<Session>, epoch: u64, outputs: Arc<[Output]>) -> Result<Box<Session>> {
+    blocking(move || {
+        session.write(epoch, |session| shape.send_all(session, &outputs).map(|_| ()))?;
+        Ok(session)
+    })
+    .await
+}
+
+/// What the columns of an output hold. Long texts are counted by their length: they lie in buffers that are shared.
+fn bytes(output: &Output) -> usize {
+    let of_batch = |rows: &RecordBatch| rows.columns().iter().map(of_column).sum::<usize>();
+    match output {
+        Output::Rows { rows, .. } | Output::Board(rows) => of_batch(rows),
+        Output::Changes { upserts, deletes } => of_batch(upserts) + of_batch(deletes),
+    }
+}
+
+fn of_column(column: &ArrayRef) -> usize {
+    let texts = column.as_string_view_opt().map_or(0, |texts| texts.total_buffer_bytes_used());
+    // It fails only for what has no slices; such a column is small.
+    texts + column.to_data().get_slice_memory_size().unwrap_or(0)
+}

@@ -1,0 +1,103 @@
+//! Outputs into records.
+
+use arrow::array::{Array, RecordBatch, StringArray};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+
+use crate::batch::{DeadLetter, Output, RowIds, Stage};
+use crate::error::Result;
+use crate::kafka::Session;
+use crate::sink::{cells, json};
+
+/// The header with a row's `_id`.
+const ID: &str = "falaj.id";
+/// So many records are sent between two looks at what the producer has to say.
+const SERVE_EVERY: usize = 1024;
+
+/// How rows become records.
+#[derive(Debug, Clone)]
+pub(super) struct Shape {
+    pub(super) topic: String,
+    pub(super) key: Option<usize>,
+    /// Whether a row without a key cannot be written: nothing could ever replace it.
+    pub(super) upserts: bool,
+}
+
+impl Shape {
+    /// Hands every row of `outputs`, in order, to the producer's queue. Returns how many records there are.
+    pub(super) fn send_all(&self, session: &Session, outputs: &[Output]) -> Result<u64> {
+        let mut sent = 0;
+        for output in outputs {
+            sent += match output {
+                Output::Rows { rows, ids } => self.send_rows(session, rows, Some(ids))?,
+                Output::Board(rows) => self.send_rows(session, rows, None)?,
+                // First what left: a key that left one window and is new in another must stay.
+                Output::Changes { upserts, deletes } => {
+                    self.send_tombstones(session, deletes)? + self.send_rows(session, upserts, None)?
+                }
+            };
+        }
+        Ok(sent)
+    }
+
+    fn send_rows(&self, session: &Session, rows: &RecordBatch, ids: Option<&RowIds>) -> Result<u64> {
+        let keys = self.keys(rows)?;
+        let (mut sent, mut id) = (0, String::new());
+        json::each_object(rows, None, |row, object| {
+            let key = keys.as_ref().and_then(|keys| cells::text(keys, row));
+            if self.upserts && key.is_none() {
+                return Ok(());
+            }
+            let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic).payload(object);
+            record.key = key.map(str::as_bytes);
+            if let Some(ids) = ids {
+                id.clear();
+                ids.write(row, &mut id);
+                record.headers = Some(OwnedHeaders::new_with_capacity(1).insert(Header { key: ID, value: Some(&id) }));
+            }
+            session.send(record).map_err(|error| session.error(error))?;
+            sent += 1;
+            if row % SERVE_EVERY == 0 {
+                session.serve();
+            }
+            Ok(())
+        })?;
+        Ok(sent)
+    }
+
+    fn send_tombstones(&self, session: &Session, rows: &RecordBatch) -> Result<u64> {
+        let mut sent = 0;
+        for key in self.keys(rows)?.iter().flatten().flatten() {
+            let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic);
+            record.key = Some(key.as_bytes());
+            session.send(record).map_err(|error| session.error(error))?;
+            sent += 1;
+        }
+        Ok(sent)
+    }
+
+    fn keys(&self, rows: &RecordBatch) -> Result<Option<StringArray>> {
+        self.key.map(|key| cells::texts(rows.column(key))).transpose()
+    }
+
+    /// The rows of `output` that cannot be written: those that come from a record become its letters; how many others there are.
+    pub(super) fn refused(&self, output: &Output) -> Result<(Vec<DeadLetter>, u64)> {
+        let (rows, ids) = match output {
+            _ if !self.upserts => return Ok((Vec::new(), 0)),
+            Output::Rows { rows, ids } => (rows, Some(ids)),
+            Output::Board(rows) | Output::Changes { upserts: rows, .. } => (rows, None),
+        };
+        let (mut letters, mut others) = (Vec::new(), 0);
+        let Some(keys) = self.keys(rows)?.filter(|keys| keys.null_count() > 0) else { return Ok((letters, others)) };
+        for row in (0..rows.num_rows()).filter(|&row| keys.is_null(row)) {
+            let Some((partition, offset)) = ids.and_then(|ids| ids.origin(row)) else {
+                others += 1;
+                continue;
+            };
+            let message =
+                "the key is NULL, so that nothing could replace the row; leave it out, or use 'emit' 'final'".to_string();
+            letters.push(DeadLetter { partition, offset, stage: Stage::Sink, code: "null_key", message });
+        }
+        Ok((letters, others))
+    }
+}
