@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  enters                          thinks                                 leaves
-//!  Kafka ──▶ log: read, decode ──▶ lane: one INSERT INTO … SELECT ──▶ Redis · Parquet · HTTP
+//!  Kafka ──▶ log: read, decode ──▶ lane: one INSERT INTO … SELECT ──▶ Redis · Parquet · HTTP · Kafka
 //!            (once per source)     lookup join → SQL → panes               │ refused rows
 //!                │ bad records         │ late rows                         │
 //!                └────────────────────▶┴──────▶ dead letters ◀─────────────┘
@@ -14,7 +14,7 @@
 //! Each record of a source counts once in each sink, whatever dies: a lane writes down what an epoch is before it touches the sink
 //! (*intent*), every sink's *apply* is idempotent under lineage, lane and epoch, and only the *commit* lets the lane go on. After a
 //! crash, and after any error inside an epoch, one recovery path does the same again. HTTP counts once if the receiver honours the
-//! `Idempotency-Key`, and at least once if it does not.
+//! `Idempotency-Key`, and at least once if it does not; Kafka counts once for consumers that read committed records.
 //!
 //! # Words
 //!

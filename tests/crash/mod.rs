@@ -12,7 +12,7 @@ use falaj::tool::generate::{Contents, Event};
 use crate::end_to_end::oracle::{Oracle, Row};
 use crate::end_to_end::{CONTENTS, PARTITIONS, SEED, boards, events, found, send, windows};
 use crate::support::falaj::Falaj;
-use crate::support::kafka::Record;
+use crate::support::kafka::{self, Record};
 use crate::support::project::Project;
 use crate::support::receiver::Receiver;
 
@@ -47,6 +47,7 @@ fn lanes() -> Vec<(&'static str, Vec<&'static str>)> {
         ("bigquery", [STAGED, &["files.closed", "files.renamed", "purge"]].concat()),
         ("partner", [STAGED, &["http.sent", "http.sent*2", "purge"]].concat()),
         ("of_content", [WINDOWS, RECOVERY, &["seal.before", "files.closed", "files.renamed"]].concat()),
+        ("plays", vec!["kafka.sent", "kafka.committed", "kafka.sent*2", "kafka.committed*2"]),
         ("engagement_events.dlq", vec!["letters.after", "dead.sent", "dead.committed"]),
     ]
 }
@@ -58,6 +59,12 @@ const BY_DEVICE_LANE: &str = "
 INSERT INTO by_device
 SELECT device, count(*), sum(duration_ms) FROM tumble(enriched, event_ts, INTERVAL '1 hour') GROUP BY window_start, window_end, device;";
 
+/// Declared as a table that could be read, too.
+const PLAYS: &str = "
+CREATE UNBOUNDED EXTERNAL TABLE plays (id BIGINT, content_id VARCHAR, event_ts TIMESTAMP, engagement_pct DOUBLE)
+STORED AS KAFKA LOCATION '{topic}' OPTIONS ('brokers' '${env:KAFKA_BROKERS}', 'key' 'content_id', 'partitions' '2');";
+const PLAYS_LANE: &str = "INSERT INTO plays SELECT id, content_id, event_ts, engagement_pct FROM enriched;";
+
 #[tokio::test]
 async fn a_process_that_dies_at_any_place_of_the_protocol_loses_and_doubles_nothing() {
     let mut run = Run::new().await;
@@ -68,6 +75,7 @@ async fn a_process_that_dies_at_any_place_of_the_protocol_loses_and_doubles_noth
         }
         run.is_exact(lane).await;
     }
+    kafka::remove(&run.project.brokers, &run.plays()).await;
     run.project.finish().await;
 }
 
@@ -100,6 +108,8 @@ impl Run {
         project.remove(&["of_type"]);
         project.write("by_device_table", &BY_DEVICE.replace("{key}", &project.board_key("by_device")));
         project.write("by_device", BY_DEVICE_LANE);
+        project.write("plays_table", &PLAYS.replace("{topic}", &format!("{}_plays", project.name)));
+        project.write("plays", PLAYS_LANE);
         project.write("settings", SETTINGS);
         project.fill_content(CONTENTS, SEED);
         let cases: usize = lanes().iter().map(|(_, places)| places.len() + EVERYWHERE.len() + STEPS_OF_A_PURGE).sum();
@@ -140,12 +150,32 @@ impl Run {
         found::assert_same("HTTP", &expected, &found::received(&self.receiver, &self.project.name).await);
         windows::sixty_panes_are_exact(&self.project, &oracle);
         self.hash_is_exact(&oracle).await;
+        self.topic_is_exact(&expected);
         let letters = self.project.topic.letters();
         let places: std::collections::BTreeSet<_> = letters
             .iter()
             .map(|letter| (letter.header("__connect.errors.partition"), letter.header("__connect.errors.offset")))
             .collect();
         assert_eq!((letters.len(), places.len()), (self.poison, self.poison), "each undecodable record is a dead letter once");
+    }
+
+    fn plays(&self) -> String {
+        format!("{}_plays", self.project.name)
+    }
+
+    /// Whoever reads committed records finds each event once, with its content.
+    fn topic_is_exact(&self, expected: &BTreeMap<i64, Row>) {
+        let records = kafka::committed(&self.project.brokers, &self.plays());
+        let mut found = BTreeMap::new();
+        for record in &records {
+            let row: serde_json::Value = serde_json::from_slice(record.payload.as_deref().unwrap()).unwrap();
+            assert_eq!(record.key.as_deref().unwrap(), row["content_id"].as_str().unwrap().as_bytes(), "{row}");
+            let twice = found.insert(row["id"].as_i64().unwrap(), row["engagement_pct"].as_f64());
+            assert!(twice.is_none(), "twice: {row}");
+        }
+        let expected: BTreeMap<i64, Option<f64>> = expected.iter().map(|(id, row)| (*id, row.engagement_pct)).collect();
+        assert_eq!(found.len(), expected.len());
+        assert_eq!(found, expected);
     }
 
     /// The hash has, of each device, the last hour.
