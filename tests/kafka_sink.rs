@@ -308,7 +308,7 @@ async fn a_lane_writes_a_topic_and_a_lane_of_another_project_reads_it() {
     second.write("copy", "INSERT INTO copy SELECT * FROM plays;");
     first.fill_content(crate::end_to_end::CONTENTS, crate::end_to_end::SEED);
     for part in crate::end_to_end::events(4_000).chunks(2_000) {
-        let part: Vec<_> = part.iter().map(|(partition, event)| (partition % 2, event.clone())).collect();
+        let part: Vec<_> = part.iter().map(|(partition, event)| (partition % 2, *event)).collect();
         crate::end_to_end::send(&first, &part);
         first.run_until_latest("http://127.0.0.1:1");
         second.run_until_latest("http://127.0.0.1:1");

@@ -233,7 +233,9 @@ pub(crate) fn leaf_of(plan: &Arc<dyn ExecutionPlan>) -> Result<(Cell, SchemaRef)
     }
     match found.len() {
         1 => Ok(found.remove(0)),
-        0 => plan_err!("the query reads no stream: a lane needs a source (STORED AS KAFKA) in FROM"),
+        0 => plan_err!(
+            "the query reads no stream: a lane needs a source (CREATE UNBOUNDED EXTERNAL TABLE … STORED AS KAFKA) in FROM"
+        ),
         _ => plan_err!("the query reads its stream more than once: a self-join or a sub-query over a stream cannot be done"),
     }
 }

@@ -103,7 +103,10 @@ pub async fn plan_lane(
     let query = insert.input.as_ref();
     refuse_volatile(query).map_err(wrong)?;
     let Some(source) = source_of(query) else {
-        return Err(at(&lane.insert.place, "the query reads no stream: a lane needs a source (STORED AS KAFKA) in FROM"));
+        return Err(at(
+            &lane.insert.place,
+            "the query reads no stream: a lane needs a source (CREATE UNBOUNDED EXTERNAL TABLE … STORED AS KAFKA) in FROM",
+        ));
     };
     let work = match window_of(query) {
         Some((spec, column)) => {

@@ -61,11 +61,12 @@ impl KafkaSinkOptions {
             options.problem("needs the topic as LOCATION");
         }
         if table.unbounded {
-            // Those are checked by the reader; so are settings that it alone may need.
+            // The reader checks what is its own, and settings that it alone may need.
             for name in FOR_READERS {
                 let _ = options.text(name);
             }
         } else {
+            read_only(&mut options);
             let problems = wrong_settings(&kafka, &fixed_for_writers());
             problems.into_iter().for_each(|problem| options.problem(problem));
         }
@@ -82,6 +83,14 @@ impl fmt::Debug for KafkaSinkOptions {
         let mut shown = f.debug_struct("KafkaSinkOptions");
         shown.field("table", table).field("topic", topic).field("brokers", brokers).field("key", key).field("upserts", upserts);
         shown.finish_non_exhaustive()
+    }
+}
+
+/// Options of a reader on a table that nobody can read: `UNBOUNDED` was forgotten.
+fn read_only(options: &mut Options<'_>) {
+    let given: Vec<_> = FOR_READERS.into_iter().filter(|name| options.text(name).is_some()).collect();
+    if let Some(name) = given.first() {
+        options.problem(format!("option '{name}' is for a topic that is read: write CREATE UNBOUNDED EXTERNAL TABLE"));
     }
 }
 
