@@ -3,6 +3,7 @@
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
@@ -38,6 +39,9 @@ enum Command {
     Receive(ReceiveArgs),
 }
 
+/// How long threads that block may go on when all is done.
+const THREADS_MAX_WAIT: Duration = Duration::from_millis(500);
+
 /// Lets all threads share two heaps. By itself glibc makes up to eight for each core, and blocks of megabytes that one thread takes
 /// and another frees, as the log's do, leave holes in each of them.
 fn share_heaps() {
@@ -66,7 +70,12 @@ pub fn run() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(dispatch(cli.command)),
+        Ok(runtime) => {
+            let done = runtime.block_on(dispatch(cli.command));
+            // A thread may wait for a server that is away for half a minute; nothing depends on what it does by now.
+            runtime.shutdown_timeout(THREADS_MAX_WAIT);
+            done
+        }
         Err(cause) => Err(Error::new(Kind::Bug, "the async runtime could not be started").because(cause)),
     };
     match done {

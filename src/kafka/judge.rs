@@ -53,9 +53,12 @@ impl Judge<'_> {
                     "{brokers} does not let us write {many} to '{topic}'; check the credentials and rights ('kafka.sasl.*', ACLs)"
                 ),
             ),
-            Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => {
-                (Kind::Fenced, format!("another process writes this lane's {many} to '{topic}'"))
-            }
+            // This alone says nothing of who is newer: the broker answers so when it has ended a transaction by itself, and when a
+            // request of a process that is dead by now reached it late. The group's offset and the checkpoint know.
+            Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => (
+                Kind::Unreachable,
+                format!("the transaction with {many} for '{topic}' was ended by the broker or another writer"),
+            ),
             Code::MessageSizeTooLarge => (Kind::Full, format!("{one} is larger than '{topic}' takes; {}", words.too_large)),
             Code::InvalidTimestamp => (
                 Kind::Full,

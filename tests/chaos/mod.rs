@@ -53,7 +53,7 @@ async fn nothing_is_lost_or_doubled_whatever_dies() {
     let began = Instant::now();
     let seed = setting("FALAJ_CHAOS_SEED", 1);
     let kills = setting("FALAJ_CHAOS_KILLS", 20) as usize;
-    let rate_per_second = setting("FALAJ_CHAOS_RATE", 2_000);
+    let rate_per_second = setting("FALAJ_CHAOS_RATE", 1_000);
     assert!(std::env::var_os("FALAJ_SERVICES_DIR").is_some(), "run scripts/chaos, which brings servers that may be killed");
     eprintln!("chaos: seed {seed}, {kills} kills, {rate_per_second} events a second");
     let plan = Plan::deal(seed, kills);
