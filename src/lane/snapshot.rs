@@ -125,8 +125,10 @@ impl Snapshots {
         let broken = |cause| Err(Error::new(Kind::Bug, "writing a snapshot was broken off").because(cause));
         let written = task.await.unwrap_or_else(broken)?;
         for file in &mut self.files {
-            for newer in &written.changed {
-                file.panes = without(&file.panes, &newer.panes, first_pane);
+            let newer = written.changed.iter().map(|newer| newer.panes.as_slice());
+            // Without any newer one, what is before the first pane goes all the same.
+            for replaced in newer.chain([&[] as &[_]]) {
+                file.panes = without(&file.panes, replaced, first_pane);
             }
         }
         self.files.retain(|file| !file.panes.is_empty());
