@@ -92,8 +92,7 @@ impl LaneLog {
             looked: Instant::now(),
         };
         if mine > 0 && recovered.incarnation > mine {
-            let text = format!("another process has claimed lane '{lane}' while this one waited; this one stops");
-            return Err(Error::new(Kind::Fenced, text));
+            return Err(taken_over(lane));
         }
         if log.take_over(clock.now_ms(), mine).await? {
             recovered = read::recover(store.as_ref(), lineage, lane, needs).await?;
@@ -104,6 +103,17 @@ impl LaneLog {
         log.state_files = recovered.state_files.clone();
         log.needed_from = log.needed_from();
         Ok((log, recovered))
+    }
+
+    /// What ended a process that had claimed the lane as incarnation `mine`: `error`, or that another one has claimed it since, and
+    /// has removed what it was working with.
+    pub async fn why(store: &dyn CheckpointStore, lineage: &str, lane: &str, mine: u64, error: Error) -> Error {
+        let numbers = read::numbers(store, lane).await.unwrap_or_default();
+        let Some(last) = numbers.last() else { return error };
+        match read::record(store, lineage, lane, *last).await {
+            Ok(record) if mine > 0 && record.incarnation > mine => taken_over(lane).because(error),
+            _ => error,
+        }
     }
 
     /// Appends the claim. Where another process is at work its newest records are read, and the claim comes after them; says
@@ -243,6 +253,11 @@ impl LaneLog {
             purging.await.unwrap();
         }
     }
+}
+
+fn taken_over(lane: &str) -> Error {
+    let text = format!("another process has claimed lane '{lane}' while this one waited; this one stops");
+    Error::new(Kind::Fenced, text)
 }
 
 /// Removes records, oldest first, and files. A claim stays (but for the first `too_many`, which are known to be claims): it holds

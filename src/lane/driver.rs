@@ -35,7 +35,16 @@ pub async fn run(parts: LaneParts) -> Result<()> {
     let status = Arc::clone(&parts.status);
     let name = parts.plan.name.clone();
     let claimed = AtomicU64::new(0);
-    again(&name, &status, stop, || drive(&parts, &claimed)).await
+    again(&name, &status, stop, || async {
+        match drive(&parts, &claimed).await {
+            Err(error) if error.kind() != Kind::Fenced => {
+                let mine = claimed.load(Ordering::Relaxed);
+                Err(LaneLog::why(parts.store.as_ref(), &parts.lineage, &name, mine, error).await)
+            }
+            done => done,
+        }
+    })
+    .await
 }
 
 /// Drives something again and again, with back-off, as long as its errors are worth another try.

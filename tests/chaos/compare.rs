@@ -13,7 +13,7 @@ use super::records::{Collector, LaneRecords};
 use super::verdict::Verdict;
 use super::windows::{self, Sums};
 use crate::end_to_end::found::{double, files, long, parquet, text};
-use crate::support::kafka::Topic;
+use crate::support::kafka::{Record, Topic};
 use crate::support::project::Project;
 
 type Place = (i32, i64);
@@ -59,6 +59,33 @@ fn parquet_row(columns: Vec<(String, parquet::record::Field)>) -> Row {
     }
 }
 
+/// The place that a row's id names: `topic/partition/offset`.
+fn place(topic: &str, id: &str) -> Option<Place> {
+    let (partition, offset) = id.strip_prefix(topic)?.strip_prefix('/')?.split_once('/')?;
+    Some((partition.parse().ok()?, offset.parse().ok()?))
+}
+
+/// Each good event once with every column, by the place that its id names.
+fn by_place(name: &str, log: &Log, rows: impl Iterator<Item = (Option<Place>, Row)>, is_upserted: bool) -> Verdict {
+    let good: Vec<Place> = places(log, |what| matches!(what, What::Good(_))).into_iter().map(|(place, _)| place).collect();
+    let expected = |place: &Place| log.at(place.0, place.1).and_then(|entry| log.row(entry));
+    let rows = rows.map(|(place, row)| (place.unwrap_or((-1, -1)), row));
+    Verdict::with(name, good.len(), good.iter(), rows, expected, is_upserted)
+}
+
+/// Each good event once for a reader of committed records, by the header `falaj.id`.
+pub(super) fn kafka_rows(log: &Log, project: &Project) -> Verdict {
+    let mut found = Vec::new();
+    project.topic.read(&lanes::copies(project), |message| {
+        let record = Record::read(message);
+        let row: Row = serde_json::from_slice(record.payload.as_deref().unwrap()).unwrap();
+        // A row with another key is as good as none.
+        let is_keyed = record.key.as_deref() == row.content_id.as_deref().map(str::as_bytes);
+        found.push((place(&project.name, record.header("falaj.id")).filter(|_| is_keyed), row));
+    });
+    by_place("Kafka, read_committed", log, found.into_iter(), false)
+}
+
 /// Each good event once among a receiver's effective rows, by its `_id`.
 pub(super) fn received_rows(name: &str, log: &Log, topic: &str, receiver: &Receiver, is_upserted: bool) -> Verdict {
     #[derive(Deserialize)]
@@ -68,17 +95,11 @@ pub(super) fn received_rows(name: &str, log: &Log, topic: &str, receiver: &Recei
         #[serde(flatten)]
         row: Row,
     }
-    let place = |id: &str| -> Option<Place> {
-        let (partition, offset) = id.strip_prefix(topic)?.strip_prefix('/')?.split_once('/')?;
-        Some((partition.parse().ok()?, offset.parse().ok()?))
-    };
     let rows = receiver.rows().map(|line| {
         let received: Received = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
-        (place(&received.id).unwrap_or((-1, -1)), received.row)
+        (place(topic, &received.id), received.row)
     });
-    let good: Vec<Place> = places(log, |what| matches!(what, What::Good(_))).into_iter().map(|(place, _)| place).collect();
-    let expected = |place: &Place| log.at(place.0, place.1).and_then(|entry| log.row(entry));
-    Verdict::with(name, good.len(), good.iter(), rows, expected, is_upserted)
+    by_place(name, log, rows, is_upserted)
 }
 
 /// Each record that cannot be decoded once, and each row that came late, from the future or without a time once for each lane

@@ -22,7 +22,7 @@ pub(super) const WINDOWED: [Windows; 4] = [TOP, TOP_600, BY_CONTENT, BY_TYPE];
 /// The lane of undecodable records.
 pub(super) const DLQ: &str = "engagement_events.dlq";
 /// Those whose rows go through one by one.
-pub(super) const ROWS: [&str; 3] = ["bigquery", "partner", "uncertain"];
+pub(super) const ROWS: [&str; 4] = ["bigquery", "partner", "uncertain", "copies"];
 /// A board's limit.
 pub(super) const LIMIT: usize = 100;
 
@@ -77,6 +77,11 @@ SELECT window_end, content_type, event_type, count(*), count(duration_ms), sum(d
 FROM hop(enriched, event_ts, INTERVAL '1 second', INTERVAL '1 minute')
 GROUP BY window_start, window_end, content_type, event_type;";
 
+/// The topic of the Kafka sink.
+pub(super) fn copies(project: &Project) -> String {
+    format!("{}_copies", project.name)
+}
+
 /// Writes the queries of all lanes; `partner` honours keys, `uncertain` does not.
 pub(super) fn write(project: &Project, uncertain: &str) {
     project.remove(&["top_content_seconds"]);
@@ -93,5 +98,11 @@ pub(super) fn write(project: &Project, uncertain: &str) {
     let table =
         partner.replace("${env:PARTNER_URL:-http://localhost:8090/engagements}", uncertain).replace(" partner ", " uncertain ");
     project.write("uncertain_table", &table.replace("'batch.rows' '500'", "'batch.rows' '100', 'retry.for' '5s'"));
+    let table = partner.replace(" partner ", " copies ");
+    let table =
+        format!("{} STORED AS KAFKA LOCATION '{}' OPTIONS (", &table[..table.find("STORED AS").unwrap()], copies(project));
+    project
+        .write("copies_table", &format!("{table}'brokers' '${{env:KAFKA_BROKERS}}', 'key' 'content_id', 'partitions' '2');"));
+    project.write("copies", &shipped("partner").replace("INTO partner", "INTO copies"));
     project.write("uncertain", &shipped("partner").replace("INTO partner", "INTO uncertain"));
 }

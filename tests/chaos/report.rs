@@ -37,6 +37,7 @@ impl Report {
             compare::parquet_rows(log, &project.path("data/bigquery_output")),
             compare::received_rows("HTTP, honours keys", log, &project.name, &scene.honest, false),
             compare::received_rows("HTTP, cuts the line", log, &project.name, &scene.uncertain, true),
+            compare::kafka_rows(log, project),
         ];
         let (letters, late, wrong) = compare::dead_letters(log, collector, &project.topic);
         verdicts.extend(letters);

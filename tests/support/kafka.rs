@@ -31,7 +31,8 @@ impl Record {
         std::str::from_utf8(value.as_deref().unwrap()).unwrap()
     }
 
-    fn read(message: &impl Message) -> Self {
+    /// As it was read.
+    pub(crate) fn read(message: &impl Message) -> Self {
         let headers = message.headers().map_or(vec![], |headers| {
             headers.iter().map(|header| (header.key.to_string(), header.value.map(<[u8]>::to_vec))).collect()
         });

@@ -8,7 +8,7 @@ use super::super::read::{self, Needs, record_name};
 use super::super::record::Entry;
 use super::{LANE, LINEAGE, Place, changed, claim, epochs, intent, remove, replace, snapshot};
 use crate::clock::Clock;
-use crate::error::Kind;
+use crate::error::{Error, Kind};
 
 #[tokio::test]
 async fn what_was_appended_is_recovered() {
@@ -68,6 +68,11 @@ async fn only_a_start_takes_a_lane_over() {
         let error = again(log.writer().incarnation).await.map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), Kind::Fenced);
         newer.check_claim().await.unwrap();
+        // A file that the newer one has removed is not what went wrong.
+        for (mine, kind) in [(log.writer().incarnation, Kind::Fenced), (newer.writer().incarnation, Kind::Full)] {
+            let gone = Error::new(Kind::Full, "a file is not there");
+            assert_eq!(LaneLog::why(place.open().as_ref(), LINEAGE, LANE, mine, gone).await.kind(), kind);
+        }
         again(newer.writer().incarnation).await.unwrap();
     }
 }
