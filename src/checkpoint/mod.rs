@@ -19,7 +19,7 @@ use crate::error::Result;
 
 /// Where records and snapshots are kept. Any method may be called by many at once, in this process and in others, and again after
 /// an error; what `Ok` says is durable (but for removals: after a power cut what was removed may be there again).
-/// Names are `lineage.json`, `<lane>/<20 digits>.json` and `<lane>/state-<20 digits>-<incarnation>.arrow`.
+/// Names are `lineage.json`, `<lane>/<20 digits>.json` and `<lane>/state-<20 digits>-<incarnation>-<what>.arrow`.
 #[async_trait]
 pub trait CheckpointStore: Send + Sync {
     /// Writes `bytes` under `name` if nothing is there: `false` when something is. All or nothing: whoever reads sees nothing or
