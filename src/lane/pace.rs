@@ -48,6 +48,11 @@ impl Pace {
         Ok(segments)
     }
 
+    /// Whether more was there than what was taken last.
+    pub fn left_some(&self) -> bool {
+        !self.took_all
+    }
+
     /// What was taken last is done.
     pub fn done(&mut self) {
         let busy = self.began.elapsed();

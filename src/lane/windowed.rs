@@ -30,6 +30,9 @@ use crate::window::state::WindowState;
 
 // How long an idle lane waits before it looks whether it should stop.
 const WAIT: Duration = Duration::from_millis(250);
+// In a backlog a board of a million groups is made for one part in four of the time, and an epoch absorbs for so long at most.
+const BACKLOG_SHARE: u32 = 3;
+const BACKLOG_MAX: Duration = Duration::from_secs(2);
 
 /// The state of a windowed lane between two epochs.
 pub struct Windowed {
@@ -43,6 +46,8 @@ pub struct Windowed {
     /// The columns that name a row in its window.
     key: Option<Vec<usize>>,
     board_is_empty: bool,
+    /// How long it took to make the last output.
+    emitting: Duration,
     snapshots: Snapshots,
     last_epoch: Instant,
 }
@@ -61,6 +66,7 @@ impl Windowed {
             account: parts.plan.memory.account(Use::State),
             key: windows.key.clone(),
             board_is_empty: true,
+            emitting: Duration::ZERO,
             snapshots: Snapshots::default(),
             last_epoch: Instant::now(),
         }
@@ -105,12 +111,18 @@ impl Windowed {
             for segment in &Segment::merge_small(segments)? {
                 self.absorb(parts, windows, segment, before, now_ns, &mut taken, &mut touched).await?;
             }
-            // Files are few if an epoch lasts; but it may not hold the panes of more than one further window.
-            let Some((_, roll_interval)) = parts.bounds.roll else { break };
+            let lasts = match parts.bounds.roll {
+                // Files are few if an epoch lasts.
+                Some((_, roll_interval)) => roll_interval,
+                // Of a backlog a board shows only the end: what it costs to make is spread over more rows.
+                None if parts.emit == Emit::Latest && pace.left_some() => (self.emitting * BACKLOG_SHARE).min(BACKLOG_MAX),
+                None => break,
+            };
+            // But no epoch may hold the panes of more than one further window.
             let reached_ns = self.time.greatest().values().copied().max();
             let passed_ns = reached_ns.zip(*first_ns.get_or_insert(reached_ns)).map_or(0, |(reached, first)| reached - first);
             let done = *parts.stop.borrow() || parts.until.as_ref().is_some_and(|ends| reader.positions().reached(ends));
-            if done || passed_ns > self.spec().size_ns || began.elapsed() >= roll_interval {
+            if done || passed_ns > self.spec().size_ns || began.elapsed() >= lasts {
                 break;
             }
             pace.done();
@@ -133,11 +145,19 @@ impl Windowed {
             board_ns: self.time.board(),
             ..Intent::default()
         };
+        if parts.emit == Emit::Latest {
+            // How much is taken at once does not change what a board costs.
+            pace.done();
+        }
+        let emitting = Instant::now();
         let outputs = self.emit(parts, open, &intent, &touched).await?;
+        self.emitting = emitting.elapsed();
         self.snapshots.absorbed(taken.records);
         failpoint::hit(&parts.plan.name, "plan.done");
         open.finish(parts, intent.clone(), outputs, taken).await?;
-        pace.done();
+        if parts.emit != Emit::Latest {
+            pace.done();
+        }
         self.last_epoch = Instant::now();
         self.forget(&parts.emit);
         self.account()?;
