@@ -102,7 +102,9 @@ async fn drive(parts: &LettersParts, claimed: &AtomicU64) -> Result<()> {
         parts.status.records.fetch_add(records, Ordering::Relaxed);
         parts.status.dead.fetch_add(letters.len() as u64, Ordering::Relaxed);
         let stopping = *parts.stop.borrow();
-        let done = stopping || parts.until.as_ref().is_some_and(|ends| reader.positions().reached(ends));
+        // What lies behind the last record of a partition (control records) is never read.
+        let at_end = segments.is_empty() && reader.all_at_log_end();
+        let done = stopping || parts.until.as_ref().is_some_and(|ends| at_end || reader.positions().reached(ends));
         let moved = from != *reader.positions();
         if !letters.is_empty() || (moved && (done || committed.elapsed() >= COMMIT_INTERVAL)) {
             epoch += 1;

@@ -53,10 +53,13 @@ impl Base {
         Ok(())
     }
 
-    /// Adds states that came late into one of its panes. `false` when there are so many parts that it should be made anew.
-    pub(super) fn add(&mut self, states: &RecordBatch) -> bool {
+    /// Adds states that came late into one of its panes.
+    pub(super) async fn add(&mut self, panes: &Panes, states: &RecordBatch) -> Result<()> {
         self.states.push(states.clone());
-        self.states.len() <= PARTS_MAX
+        if self.states.len() > PARTS_MAX {
+            self.states = panes.merge(std::mem::take(&mut self.states)).await?;
+        }
+        Ok(())
     }
 
     /// Memory held.

@@ -77,10 +77,10 @@ impl WindowState {
 
     /// Puts states into a pane: absorbed ones, or those of a snapshot.
     pub async fn restore(&mut self, pane: i64, states: RecordBatch) -> Result<()> {
-        if let Some(base) = self.base.as_mut().filter(|base| base.from <= pane && pane < base.to)
-            && !(self.cut.counts.is_some() && base.add(&states))
-        {
-            self.base = None;
+        match self.base.as_mut().filter(|base| base.from <= pane && pane < base.to) {
+            Some(base) if self.cut.counts.is_some() => base.add(&self.panes, &states).await?,
+            Some(_) => self.base = None,
+            None => {}
         }
         self.panes.add(pane, states).await
     }
