@@ -54,6 +54,13 @@ impl Recovered {
         self.intents.last().or(self.snapshots.last().map(|(_, snapshot)| &snapshot.intent))
     }
 
+    /// The intent of the last epoch that was committed; none before the first.
+    pub fn last_committed(&self) -> Option<&Intent> {
+        let is_committed = |intent: &&Intent| intent.epoch <= self.committed;
+        let last = self.intents.iter().rev().find(is_committed);
+        last.or(self.snapshots.last().map(|(_, snapshot)| &snapshot.intent))
+    }
+
     /// Whether the lane has window state: it must find all that its snapshots do not hold.
     pub fn has_state(&self) -> bool {
         !self.snapshots.is_empty() || self.last().is_some_and(|intent| !intent.event_times_ns.is_empty())

@@ -72,14 +72,29 @@ pub struct Intent {
     pub watermark_ns: Option<i64>,
     /// T, the time that a `latest` board shows, ns since 1970.
     pub board_ns: Option<i64>,
-    /// The fingerprint of the query.
+    /// What the state holds ([`crate::query::plan::Windows::fingerprint`]); empty without state.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub fingerprint: String,
+    /// How far the state reaches back: the size of a window, in ns; 0 without state.
+    #[serde(default)]
+    pub window_ns: i64,
     /// How many of its rows are dead letters of this lane's own (late, or SQL failed).
     #[serde(default)]
     pub letters: u64,
     /// What is staged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged: Vec<Staged>,
+}
+
+impl Intent {
+    /// The positions before it.
+    pub fn positions_before(&self) -> Positions {
+        let mut positions = self.positions.clone();
+        for span in self.spans.iter().rev() {
+            positions.set(span.partition, span.from);
+        }
+        positions
+    }
 }
 
 /// A snapshot of window state. Later epochs may have been committed before its record was written.

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use arrow::array::{Array, AsArray, BooleanArray};
+use arrow::array::{Array, AsArray, BooleanArray, TimestampNanosecondArray};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampNanosecondType;
 
-use super::LaneParts;
 use super::epoch::Taken;
 use super::rows::{input_of, own_error, run_rows};
 use super::windowed::Windowed;
+use super::{Emit, LaneParts};
 use crate::batch::{DeadLetter, Segment, Stage};
 use crate::error::{Error, Kind, Result};
 use crate::query::plan::Windows;
@@ -32,9 +32,7 @@ impl Windowed {
         if segment.rows.num_rows() == 0 {
             return Ok(());
         }
-        let missing = || Error::new(Kind::Bug, format!("the time column '{}' was not decoded", windows.time_column));
-        let column = segment.rows.column_by_name(&windows.time_column).ok_or_else(missing)?;
-        let times = column.as_primitive_opt::<TimestampNanosecondType>().ok_or_else(missing)?;
+        let times = times_of(windows, segment)?;
         let earliest = watermark.map_or(i64::MIN, |watermark| self.spec().late_before(watermark));
         let latest = self.time.latest_allowed(now_ns);
         let (bounds, nulls) = time_bounds(times);
@@ -50,8 +48,7 @@ impl Windowed {
         if rows == 0 {
             return Ok(());
         }
-        let times = good.rows.column_by_name(&windows.time_column).ok_or_else(missing)?;
-        let times = times.as_primitive_opt::<TimestampNanosecondType>().ok_or_else(missing)?;
+        let times = times_of(windows, &good)?;
         if let Some(greatest) = arrow::compute::max(times) {
             self.time.absorb(segment.span.partition, greatest, now_ns);
         }
@@ -60,6 +57,21 @@ impl Windowed {
         }
         self.absorb_good(windows, good, taken).await?;
         self.account()
+    }
+
+    /// Absorbs again those rows of a segment that a window holds which is not final yet, whatever they were judged when they came.
+    pub(super) async fn absorb_needed(&mut self, windows: &Windows, segment: &Segment, emit: &Emit, now_ns: i64) -> Result<()> {
+        if segment.rows.num_rows() == 0 {
+            return Ok(());
+        }
+        let earliest = self.judged_by(emit).map_or(i64::MIN, |watermark| self.spec().late_before(watermark));
+        let latest = self.time.latest_allowed(now_ns);
+        let times = times_of(windows, segment)?;
+        let keep: BooleanArray = times.iter().map(|at| Some(at.is_some_and(|at| earliest <= at && at <= latest))).collect();
+        match keep.true_count() {
+            0 => Ok(()),
+            _ => self.absorb_good(windows, split(segment, &keep)?, &mut Taken::default()).await,
+        }
     }
 
     async fn absorb_good(&mut self, windows: &Windows, good: Segment, taken: &mut Taken) -> Result<()> {
@@ -125,6 +137,12 @@ impl Windowed {
         taken.filtered += (bad.rows.num_rows() - (taken.letters.len() - before)) as u64;
         Ok(())
     }
+}
+
+fn times_of<'s>(windows: &Windows, segment: &'s Segment) -> Result<&'s TimestampNanosecondArray> {
+    let missing = || Error::new(Kind::Bug, format!("the time column '{}' was not decoded", windows.time_column));
+    let column = segment.rows.column_by_name(&windows.time_column).ok_or_else(missing)?;
+    column.as_primitive_opt::<TimestampNanosecondType>().ok_or_else(missing)
 }
 
 fn split(segment: &Segment, keep: &BooleanArray) -> Result<Segment> {

@@ -1,23 +1,22 @@
 //! The loop of a lane, and its one recovery path: after a start, a crash or any error, claim, restore, finish what was open, go on.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::LaneParts;
-use super::epoch::{Open, Taken};
+use super::epoch::Open;
 use super::pace::Pace;
+use super::restore::restore;
 use super::rows;
-use super::windowed::Windowed;
-use crate::checkpoint::lane_log::{LaneLog, StateWriter};
+use crate::checkpoint::lane_log::LaneLog;
 use crate::checkpoint::read::{Needs, Recovered};
-use crate::checkpoint::record::{Intent, Snapshot};
+use crate::checkpoint::record::Intent;
 use crate::error::{Action, Error, Kind, Result};
 use crate::failpoint;
 use crate::memory::Use;
 use crate::position::Positions;
-use crate::query::plan::{Windows, Work};
+use crate::query::plan::Work;
 use crate::source::log::LogReader;
 use crate::source::{Source, Start};
 use crate::status::{LaneState, LaneStatus};
@@ -160,15 +159,15 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
         Work::Windows(windows) => {
             let mut windowed = restore(parts, windows, &mut open, &recovered).await?;
             let mut reader = begin(parts, &open);
-            while !over(parts, &reader, false) {
+            loop {
                 let worked = windowed.epoch(parts, windows, &mut open, &mut reader, &mut pace).await?;
                 tell_sink(&mut open, &reader, ends.as_ref()).await?;
                 open.log.purge();
                 if !worked {
                     open.log.check_claim_when_idle().await?;
-                    if over(parts, &reader, true) {
-                        break;
-                    }
+                }
+                if *parts.stop.borrow() || (over(parts, &reader, !worked) && !windowed.owes_a_board(&parts.emit)) {
+                    break;
                 }
             }
             tell_sink(&mut open, &reader, ends.as_ref()).await?;
@@ -178,6 +177,8 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
                 event_times_ns: windowed.time.greatest().clone(),
                 watermark_ns: windowed.time.watermark(),
                 board_ns: windowed.time.board(),
+                fingerprint: windows.fingerprint.clone(),
+                window_ns: windows.spec.size_ns,
                 ..Intent::default()
             };
             windowed.last_snapshot(parts, &mut open, &intent).await
@@ -230,69 +231,4 @@ fn check_age(parts: &LaneParts, recovered: &Recovered, visible: Option<u64>) -> 
         )),
         _ => Ok(()),
     }
-}
-
-/// Loads the newest snapshot that is whole, absorbs the spans of later intents again, and finishes an epoch that was left open.
-async fn restore(parts: &LaneParts, windows: &Windows, open: &mut Open, recovered: &Recovered) -> Result<Windowed> {
-    let mut windowed = Windowed::new(parts, windows);
-    let (from_epoch, snapshot) = newest_whole(parts, windows, &open.log.state_writer(), recovered, &mut windowed).await?;
-    if let Some(taken) = snapshot {
-        windowed.stand_at(&taken.intent, 0, &parts.emit);
-    }
-    failpoint::hit(&parts.plan.name, "recovery.loaded");
-    let intents = recovered.intents_after(from_epoch)?;
-    let from = first_positions(intents);
-    let mut replay = if from.is_empty() { None } else { Some(parts.log.replay(&from)?) };
-    for intent in intents {
-        let is_open = intent.epoch > recovered.committed;
-        if is_open {
-            windowed.remember_shown(parts).await?;
-        }
-        let (mut taken, mut touched) = (Taken::default(), BTreeSet::new());
-        let mut spans = intent.spans.clone();
-        while let (Some(replay), false) = (&mut replay, spans.is_empty()) {
-            let segments = replay.next(&mut spans).await?;
-            windowed.absorb_again(parts, windows, intent, &segments, &mut taken, &mut touched).await?;
-        }
-        let records = taken.records;
-        if is_open {
-            failpoint::hit(&parts.plan.name, "recovery.absorbed");
-            windowed.redo(parts, open, intent.clone(), taken, &touched).await?;
-        }
-        windowed.stand_at(intent, records, &parts.emit);
-    }
-    if recovered.open_intent().is_none() {
-        windowed.remember_shown(parts).await?;
-    }
-    Ok(windowed)
-}
-
-/// Puts the newest snapshot whose files are whole into `windowed`; gives its epoch, 0 when there is none at all.
-async fn newest_whole<'r>(
-    parts: &LaneParts,
-    windows: &Windows,
-    reader: &StateWriter,
-    recovered: &'r Recovered,
-    windowed: &mut Windowed,
-) -> Result<(u64, Option<&'r Snapshot>)> {
-    for (index, (_, snapshot)) in recovered.snapshots.iter().enumerate().rev() {
-        let Err(torn) = windowed.load(reader, snapshot).await else { return Ok((snapshot.epoch, Some(snapshot))) };
-        let before = if index == 0 { 0 } else { recovered.snapshots[index - 1].1.epoch };
-        if torn.kind() != Kind::Corrupt || recovered.intents_after(before).is_err() {
-            return Err(torn);
-        }
-        tracing::warn!("lane '{}' goes back to epoch {before}: {}", parts.plan.name, torn.chain());
-        *windowed = Windowed::new(parts, windows);
-    }
-    Ok((0, None))
-}
-
-fn first_positions(intents: &[Intent]) -> Positions {
-    let mut from = Positions::default();
-    for span in intents.iter().flat_map(|intent| &intent.spans) {
-        if from.get(span.partition).is_none() {
-            from.set(span.partition, span.from);
-        }
-    }
-    from
 }

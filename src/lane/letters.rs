@@ -75,7 +75,7 @@ async fn drive(parts: &LettersParts, claimed: &AtomicU64) -> Result<()> {
     let mut epoch = recovered.committed;
     let mut positions = match (&last, recovered.open_intent()) {
         // An open epoch is read again from its first span on: the letters' place knows whether it has them.
-        (Some(intent), Some(_)) => before(intent),
+        (Some(intent), Some(_)) => intent.positions_before(),
         (Some(intent), None) => intent.positions.clone(),
         (None, _) => super::driver::blocking_start(&parts.source, parts.start).await?,
     };
@@ -157,14 +157,6 @@ async fn write(
     open.write(epoch, letters).await?;
     *dead = Some(open);
     Ok(())
-}
-
-fn before(intent: &Intent) -> Positions {
-    let mut positions = intent.positions.clone();
-    for span in &intent.spans {
-        positions.set(span.partition, span.from);
-    }
-    positions
 }
 
 fn spans_between(from: &Positions, to: &Positions) -> Vec<Span> {

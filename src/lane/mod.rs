@@ -9,6 +9,7 @@ pub mod epoch;
 mod guard;
 pub mod letters;
 mod pace;
+mod restore;
 pub mod rows;
 mod snapshot;
 pub mod update;

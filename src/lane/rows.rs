@@ -166,7 +166,6 @@ pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut
         positions: reader.positions().clone(),
         now_ns,
         event_times_ns: BTreeMap::new(),
-        fingerprint: String::new(),
         ..Intent::default()
     };
     open.finish(parts, intent, kept, taken).await?;

@@ -59,6 +59,12 @@ impl Shown {
         }
     }
 
+    /// Forgets all: what is there now is new.
+    pub fn clear(&mut self) {
+        self.windows.clear();
+        self.bytes = 0;
+    }
+
     /// Memory held.
     pub fn bytes(&self) -> usize {
         self.bytes

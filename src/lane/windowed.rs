@@ -46,10 +46,13 @@ pub struct Windowed {
     /// The columns that name a row in its window.
     key: Option<Vec<usize>>,
     board_is_empty: bool,
+    /// Panes whose windows the next output of `emit 'update'` tells of as well.
+    untold: BTreeSet<i64>,
     /// How long it took to make the last output.
     emitting: Duration,
     snapshots: Snapshots,
-    last_epoch: Instant,
+    /// None before the first after a start: a query that was edited shows at once, even if no rows come.
+    last_epoch: Option<Instant>,
 }
 
 impl Windowed {
@@ -66,9 +69,10 @@ impl Windowed {
             account: parts.plan.memory.account(Use::State),
             key: windows.key.clone(),
             board_is_empty: true,
+            untold: BTreeSet::new(),
             emitting: Duration::ZERO,
             snapshots: Snapshots::default(),
-            last_epoch: Instant::now(),
+            last_epoch: None,
         }
     }
 
@@ -93,18 +97,19 @@ impl Windowed {
     ) -> Result<bool> {
         let slide = Duration::from_nanos(self.spec().slide_ns.unsigned_abs());
         let ticking = parts.emit == Emit::Latest && !self.board_is_empty;
-        let wait = if ticking { slide.saturating_sub(self.last_epoch.elapsed()).min(WAIT) } else { WAIT };
+        let rest = self.last_epoch.map(|last| slide.saturating_sub(last.elapsed()));
+        let wait = rest.filter(|_| ticking).map_or(WAIT, |rest| rest.min(WAIT));
         let mut segments = pace.take(reader, wait).await?;
         parts.status.lag.store(reader.behind(), Ordering::Relaxed);
         let mut ends = reader.at_log_end();
         let now_ns = parts.clock.now_ns();
-        let tick = ticking && all_at_end(&ends) && self.last_epoch.elapsed() >= slide;
+        let tick = ticking && all_at_end(&ends) && self.last_epoch.is_none_or(|last| last.elapsed() >= slide);
         if segments.is_empty() && !tick && !self.would_wake(&ends, now_ns) {
             return Ok(false);
         }
         let before = self.judged_by(&parts.emit);
         let mut taken = Taken::default();
-        let mut touched = BTreeSet::new();
+        let mut touched = std::mem::take(&mut self.untold);
         parts.plan.time.set(now_ns);
         let (began, mut first_ns) = (Instant::now(), None);
         loop {
@@ -143,6 +148,8 @@ impl Windowed {
             watermark_before_ns: before,
             watermark_ns: self.time.watermark(),
             board_ns: self.time.board(),
+            fingerprint: windows.fingerprint.clone(),
+            window_ns: windows.spec.size_ns,
             ..Intent::default()
         };
         if parts.emit == Emit::Latest {
@@ -158,7 +165,7 @@ impl Windowed {
         if parts.emit != Emit::Latest {
             pace.done();
         }
-        self.last_epoch = Instant::now();
+        self.last_epoch = Some(Instant::now());
         self.forget(&parts.emit);
         self.account()?;
         self.show(parts);
@@ -168,11 +175,16 @@ impl Windowed {
 
     /// The time by which the next rows are late. A `latest` board goes by T, which no event takes past the clock: one that comes
     /// from a clock that runs ahead must not make all others late.
-    fn judged_by(&self, emit: &Emit) -> Option<i64> {
+    pub(super) fn judged_by(&self, emit: &Emit) -> Option<i64> {
         match (emit, self.time.board()) {
             (Emit::Latest, Some(board)) => self.time.watermark().map(|watermark| watermark.min(board)),
             _ => self.time.watermark(),
         }
+    }
+
+    /// Whether the board is still as it was before the start.
+    pub fn owes_a_board(&self, emit: &Emit) -> bool {
+        *emit == Emit::Latest && !self.board_is_empty && self.last_epoch.is_none()
     }
 
     /// Whether a partition has become idle, so that the watermark would move without rows.
@@ -287,6 +299,16 @@ impl Windowed {
         Ok(())
     }
 
+    /// After the state was made anew as of `intent`: it is in a snapshot, and what was shown is shown anew.
+    pub(super) async fn rebuilt(&mut self, parts: &LaneParts, open: &mut Open, intent: &Intent) -> Result<()> {
+        if let Some(shown) = &mut self.shown {
+            shown.clear();
+            self.untold = self.open_panes();
+        }
+        self.snapshots.absorbed(1);
+        self.last_snapshot(parts, open, intent).await
+    }
+
     /// Absorbs the spans of an intent again, by the times that it holds. Gives the panes that it touched.
     pub async fn absorb_again(
         &mut self,
@@ -307,6 +329,7 @@ impl Windowed {
     /// After the spans of `intent` were absorbed again: stands where it stood.
     pub fn stand_at(&mut self, intent: &Intent, records: u64, emit: &Emit) {
         self.time.restore(intent);
+        self.board_is_empty = intent.board_ns.is_none();
         self.snapshots.absorbed(records);
         self.forget(emit);
     }
@@ -330,10 +353,13 @@ impl Windowed {
         if self.shown.is_none() {
             return Ok(());
         }
+        self.changes(parts, &self.open_panes()).await.map(|_| ())
+    }
+
+    /// The last pane of each window that is not final.
+    fn open_panes(&self) -> BTreeSet<i64> {
         let after = self.time.watermark().unwrap_or(i64::MIN);
-        let touched: BTreeSet<i64> =
-            self.state.ends(after, i64::MAX).into_iter().map(|end| end - self.spec().pane_ns()).collect();
-        self.changes(parts, &touched).await.map(|_| ())
+        self.state.ends(after, i64::MAX).into_iter().map(|end| end - self.spec().pane_ns()).collect()
     }
 }
 

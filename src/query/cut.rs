@@ -21,7 +21,7 @@ use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable};
 
 use super::cell::{Cell, CellExec, Runner};
 use super::windows::{Edge, PaneFunction};
@@ -43,6 +43,8 @@ pub struct Cut {
     pub aggregate_schema: SchemaRef,
     /// How many group columns a state has.
     pub groups: usize,
+    /// What its states hold, as text: the plan below the border. Two plans of one text have the same states.
+    pub holds: String,
     /// Set when every aggregate is a count, whose state can be subtracted: which of them counts all rows of the group.
     pub counts: Option<usize>,
 }
@@ -122,7 +124,9 @@ pub(crate) fn cut(plan: &Arc<dyn ExecutionPlan>, leaf: Cell, context: &Arc<TaskC
     let aggregate_schema = aggregate.schema();
     let upper = replace(plan, &whole, Arc::new(CellExec::new("window", Arc::clone(&aggregate_schema), upper_cell.clone())))?;
     let runner = |plan, cell| Runner::new(plan, cell, Arc::clone(context));
+    let holds = displayable(&partial).indent(false).to_string();
     Ok(Cut {
+        holds,
         partial: runner(Arc::new(partial), leaf),
         reduce: runner(merged(AggregateMode::PartialReduce, &reduce_cell)?, reduce_cell),
         finish: runner(merged(AggregateMode::Final, &finish_cell)?, finish_cell),

@@ -4,12 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::DATAFUSION_VERSION;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, plan_err};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Volatility};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::prelude::SessionContext;
+use twox_hash::XxHash3_64;
 
 use super::cell::Runner;
 use super::cut::{Cut, cut, leaf_of};
@@ -80,6 +82,9 @@ pub struct Windows {
     pub used: Leaf,
     /// The columns of the result that name a row's group; none if they do not tell all groups apart.
     pub key: Option<Vec<usize>>,
+    /// What its panes hold: source, filter, lookups, grouping, aggregates, the width of a pane. Not the size of a window, nor what
+    /// becomes of the aggregates' rows.
+    pub fingerprint: String,
 }
 
 /// Plans `lane`. `lookups` are the lookup tables by name, in memory; planning needs no network. What runs later asks `memory`.
@@ -112,7 +117,7 @@ pub async fn plan_lane(
         Some((spec, column)) => {
             let time_column = column.map_err(wrong)?;
             check_time_column(&source, &time_column, &lane.insert.place)?;
-            let windows = plan_windows(&session, query, spec, time_column).await.map_err(wrong)?;
+            let windows = plan_windows(&session, query, spec, time_column, &source).await.map_err(wrong)?;
             Work::Windows(Box::new(windows))
         }
         None => Work::Rows(plan_rows(&session, query).await.map_err(wrong)?),
@@ -131,6 +136,7 @@ async fn plan_windows(
     query: &LogicalPlan,
     spec: WindowSpec,
     time_column: String,
+    source: &TableDef,
 ) -> DfResult<Windows> {
     let Some(aggregate) = stream_aggregate(query) else {
         // Without an aggregate the rows of a window are only rows: whatever stands in the way is named.
@@ -147,7 +153,10 @@ async fn plan_windows(
     let physical = physical(session, query).await?;
     let (cell, input) = leaf_of(&physical)?;
     let cut = cut(&physical, cell, &session.task_ctx())?;
-    Ok(Windows { spec, time_column, input, cut, used, key: group_key(query, node) })
+    // The states of another DataFusion may be others.
+    let holds = format!("{DATAFUSION_VERSION}\n{}\n{}\n{}", source.location, spec.pane_ns(), cut.holds);
+    let fingerprint = format!("{:016x}", XxHash3_64::oneshot(holds.as_bytes()));
+    Ok(Windows { spec, time_column, input, cut, used, key: group_key(query, node), fingerprint })
 }
 
 async fn leaf(session: &SessionContext, logical: &LogicalPlan) -> DfResult<Leaf> {

@@ -3,6 +3,7 @@
 mod bad_records;
 pub(crate) mod boards;
 mod contents;
+mod edited;
 mod fenced;
 pub(crate) mod found;
 mod live;
