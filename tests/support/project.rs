@@ -107,7 +107,15 @@ impl Project {
 
     /// Starts a run; gives the address of its pages, too.
     pub(crate) fn run(&self, partner: &str, more: &[&str]) -> (Falaj, String) {
-        let mut falaj = Falaj::start(self.command(&["run", "queries"]).args(more).env("PARTNER_URL", partner));
+        Self::page(Falaj::start(self.command(&["run", "queries"]).args(more).env("PARTNER_URL", partner)))
+    }
+
+    /// The same of another build.
+    pub(crate) fn run_by(&self, binary: &Path, partner: &str) -> (Falaj, String) {
+        Self::page(Falaj::start(self.command_of(binary, &["run", "queries"]).env("PARTNER_URL", partner)))
+    }
+
+    fn page(mut falaj: Falaj) -> (Falaj, String) {
         let line = falaj.wait_for_line(&["the page is at http://"]);
         let page = line[line.find("http://").unwrap()..].trim_end().trim_end_matches('/').to_string();
         (falaj, page)
