@@ -25,6 +25,8 @@ pub struct Payloads {
     pub tombstones: Vec<usize>,
     /// When the last record was appended to the log, in ms since 1970; 0 if unknown.
     pub appended_ms: i64,
+    /// How many of its offsets the log no longer had, when the user has said to go on without them.
+    pub lost: u64,
 }
 
 impl Payloads {
@@ -114,6 +116,8 @@ pub struct Segment {
     pub tombstones: Arc<[i64]>,
     /// When the last record was appended to the log, in ms since 1970; 0 if unknown.
     pub appended_ms: i64,
+    /// How many of its offsets the source no longer had, when the user has said to go on without them.
+    pub lost: u64,
     /// Memory held by the segment, for the log's bound.
     pub bytes: usize,
 }
@@ -159,6 +163,7 @@ impl Segment {
             dead: run.iter().flat_map(|part| part.dead.iter().cloned()).collect(),
             tombstones: run.iter().flat_map(|part| part.tombstones.iter().copied()).collect(),
             appended_ms: run.iter().map(|part| part.appended_ms).max().unwrap_or(0),
+            lost: run.iter().map(|part| part.lost).sum(),
             bytes: run.iter().map(|part| part.bytes).sum(),
         }))
     }
@@ -177,6 +182,8 @@ impl Segment {
             dead: self.dead.iter().filter(|letter| letter.offset >= offset).cloned().collect(),
             tombstones: self.tombstones.iter().copied().filter(|&at| at >= offset).collect(),
             appended_ms: self.appended_ms,
+            // Gaps come first.
+            lost: self.lost.saturating_sub(offset.abs_diff(self.span.from)),
             bytes: self.bytes * length / self.offsets.len().max(1),
         }
     }
@@ -201,6 +208,7 @@ impl Segment {
             dead: self.dead.iter().filter(|letter| letter.offset < offset).cloned().collect(),
             tombstones: self.tombstones.iter().copied().filter(|&at| at < offset).collect(),
             appended_ms: self.appended_ms,
+            lost: self.lost.min(offset.saturating_sub(self.span.from).max(0).unsigned_abs()),
             bytes: self.bytes * length / self.offsets.len().max(1),
         }
     }
@@ -290,6 +298,7 @@ mod tests {
             dead: Arc::from([]),
             tombstones: Arc::from(tombstones),
             appended_ms: offsets.end,
+            lost: 0,
             bytes: 8,
         })
     }

@@ -34,6 +34,8 @@ pub struct LaneStatus {
     pub dead: AtomicU64,
     /// Records without a payload.
     pub skipped: AtomicU64,
+    /// Offsets that the source no longer had, gone over because the table says so.
+    pub lost: AtomicU64,
     /// Rows made visible by the sink.
     pub emitted: AtomicU64,
     /// Rows that the sink refused.
@@ -147,6 +149,7 @@ impl Default for LaneStatus {
             late: AtomicU64::new(0),
             dead: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
             emitted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             retries: AtomicU64::new(0),
@@ -255,6 +258,7 @@ impl LaneStatus {
             late: get(&self.late),
             dead: get(&self.dead),
             skipped: get(&self.skipped),
+            lost: get(&self.lost),
             emitted: get(&self.emitted),
             refused: get(&self.refused),
             retries: get(&self.retries),
@@ -323,6 +327,8 @@ pub struct LaneSnapshot {
     pub late: u64,
     pub dead: u64,
     pub skipped: u64,
+    /// Offsets that the source no longer had.
+    pub lost: u64,
     pub emitted: u64,
     pub refused: u64,
     pub retries: u64,

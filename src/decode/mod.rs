@@ -39,6 +39,8 @@ pub struct Decoded {
     pub tombstones: Vec<i64>,
     /// When the last record was appended to the log, in ms since 1970; 0 if unknown.
     pub appended_ms: i64,
+    /// How many offsets of the span the source no longer had.
+    pub lost: u64,
 }
 
 impl Decoded {
@@ -52,6 +54,7 @@ impl Decoded {
             dead: Arc::from(self.dead),
             tombstones: Arc::from(self.tombstones),
             appended_ms: self.appended_ms,
+            lost: self.lost,
             bytes,
         }
     }

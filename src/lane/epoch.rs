@@ -42,6 +42,8 @@ pub struct Taken {
     pub dead: u64,
     /// Records without a payload.
     pub skipped: u64,
+    /// Offsets that the source no longer had.
+    pub lost: u64,
     /// Rows that came to the sink or into a window.
     pub used: u64,
     /// Rows that the query left out.
@@ -61,6 +63,7 @@ impl Taken {
         self.records += segment.records();
         self.dead += segment.dead.len() as u64;
         self.skipped += segment.tombstones.len() as u64;
+        self.lost += segment.lost;
         self.appended_ms = self.appended_ms.max(segment.appended_ms);
     }
 
@@ -135,6 +138,7 @@ impl Open {
         add(&status.late, late);
         add(&status.dead, taken.dead);
         add(&status.skipped, taken.skipped);
+        add(&status.lost, taken.lost);
         add(&status.emitted, applied.rows);
         add(&status.refused, refused);
         add(&status.retries, applied.retries);

@@ -61,7 +61,7 @@ async fn what_retention_took_before_it_was_read_is_named_span_by_span_and_stops_
     let mut world = World::new(EVENTS).await;
     world.produce(EVENTS / 2);
     world.run();
-    let read: Vec<usize> = (0..3).map(|partition| world.log_end(partition)).collect();
+    let read: Vec<usize> = (0..4).map(|partition| world.log_end(partition)).collect();
     world.produce(EVENTS / 2);
     let mut until = TopicPartitionList::new();
     for (partition, more) in [(1, 7), (2, 40)] {
@@ -88,6 +88,24 @@ async fn what_retention_took_before_it_was_read_is_named_span_by_span_and_stops_
         let may_differ = !was_read && [0, 3].contains(partition);
         assert!(is_there == was_read || may_differ, "event {index} of partition {partition}: there {is_there}");
     }
+
+    // Told to go on, it has all but these, says so, and says it once.
+    world.project.replace("sources", "'start' 'earliest'", "'start' 'earliest', 'on_lost' 'go_on'");
+    let said = world.project.run_until_latest("http://unused");
+    let gone = |partition: i32, more: usize| {
+        format!("partition {partition} [{}, {})", read[partition as usize], read[partition as usize] + more)
+    };
+    assert_said(&said, &[&world.project.name, &gone(1, 7), &gone(2, 40), "it goes on without them"]);
+    let found = found::enriched(&world.project.path("data/bigquery_output"));
+    let mut seen = [0; 4];
+    for (partition, event) in &world.events {
+        let offset = seen[*partition as usize];
+        seen[*partition as usize] += 1;
+        let more = [0, 7, 40, 0][*partition as usize];
+        let is_gone = (read[*partition as usize]..read[*partition as usize] + more).contains(&offset);
+        assert_ne!(found.contains_key(&(event.id as i64)), is_gone, "partition {partition}, offset {offset}");
+    }
+    assert!(!world.project.run_until_latest("http://unused").contains("no longer has"));
     world.project.finish().await;
 }
 

@@ -52,6 +52,8 @@ pub struct KafkaOptions {
     pub format: String,
     /// `start`: where a lane without a checkpoint begins.
     pub start: Start,
+    /// `on_lost`: whether to go on behind offsets that the broker no longer has (`go_on`), or to stop (`stop`).
+    pub goes_on_without_lost: bool,
     /// What begins with `watermark.`.
     pub watermark: WatermarkOptions,
     /// The most that one reader reads ahead, and less where memory is short: see [`KafkaOptions::queue_bytes`].
@@ -83,6 +85,7 @@ impl KafkaOptions {
             "latest" => Start::Latest,
             _ => Start::Earliest,
         };
+        let goes_on_without_lost = options.one_of("on_lost", &["stop", "go_on"]) == "go_on";
         let column = options.text("watermark.column").map(str::to_string);
         if let Some(name) = column.as_deref().filter(|name| table.schema.field_with_name(name).is_err()) {
             options.problem(format!("option 'watermark.column' is '{name}', which is not a column of the table"));
@@ -106,7 +109,8 @@ impl KafkaOptions {
         }
         let watermark = WatermarkOptions { column, delay, idle_timeout, max_ahead };
         let queue_kib = QUEUE_KIB;
-        let read = Self { topic: table.location.clone(), brokers, format, start, watermark, queue_kib, kafka };
+        let topic = table.location.clone();
+        let read = Self { topic, brokers, format, start, goes_on_without_lost, watermark, queue_kib, kafka };
         // A lane may write the same table.
         for name in FOR_WRITERS {
             let _ = options.text(name);
@@ -124,6 +128,7 @@ impl KafkaOptions {
             brokers: brokers.into(),
             format: "json".into(),
             start: Start::Earliest,
+            goes_on_without_lost: false,
             watermark: WatermarkOptions::default(),
             queue_kib: QUEUE_KIB,
             kafka: Vec::new(),
@@ -190,6 +195,7 @@ impl fmt::Debug for KafkaOptions {
             .field("brokers", &self.brokers)
             .field("format", &self.format)
             .field("start", &self.start)
+            .field("goes_on_without_lost", &self.goes_on_without_lost)
             .field("watermark", &self.watermark)
             .field("kafka", &self.kafka.iter().map(|(name, _)| name).collect::<Vec<_>>())
             .finish()

@@ -27,6 +27,8 @@ pub(super) struct KafkaReader {
     consumer: Arc<Consumer>,
     partitions: BTreeMap<i32, Partition>,
     watch: Arc<Watch>,
+    /// Whether partitions that come later are read too.
+    all: bool,
     /// The error that ended the reading, said again at every poll.
     ended: Option<Error>,
 }
@@ -63,6 +65,7 @@ impl KafkaReader {
             consumer,
             partitions: BTreeMap::new(),
             watch,
+            all,
             ended: None,
         };
         reader.add(&at)?;
@@ -146,7 +149,10 @@ impl KafkaReader {
         if failure::is_out_of_range(code) {
             return match self.missing() {
                 Ok(missing) if missing.is_empty() => failure::of_code(code, topic, brokers),
-                Ok(missing) => lost(topic, &missing),
+                Ok(missing) => {
+                    let missing: Vec<String> = missing.iter().map(|(_, text)| text.clone()).collect();
+                    lost(topic, &missing)
+                }
                 // The broker went away before it could say what is left: what is known is said.
                 Err(_) => lost(topic, &[format!("partition {partition} from {}", self.partitions[&partition].position)]),
             };
@@ -154,16 +160,43 @@ impl KafkaReader {
         failure::of_code(code, topic, brokers)
     }
 
-    /// The offsets that we should read next and that the broker does not have, in words.
-    fn missing(&self) -> Result<Vec<String>> {
+    /// Where the user has said so: stands behind what the broker no longer has, and hands that over as spans without records.
+    /// `false` when that is not the trouble.
+    fn goes_over_lost(&mut self, code: Code, take: &mut dyn FnMut(Payloads)) -> bool {
+        if !self.options.goes_on_without_lost || !failure::is_out_of_range(code) {
+            return false;
+        }
+        let Ok(missing) = self.missing() else { return false };
+        let gaps: Option<Vec<Span>> = missing.iter().map(|(gap, _)| *gap).collect();
+        let Some(gaps) = gaps.filter(|gaps| !gaps.is_empty()) else { return false };
+        let mut positions = self.positions();
+        gaps.iter().for_each(|gap| positions.set(gap.partition, gap.to));
+        let Ok(reader) = Self::open(&self.options, &positions, self.all) else { return false };
+        let texts: Vec<String> = missing.into_iter().map(|(_, text)| text).collect();
+        tracing::warn!(
+            "topic '{}' no longer has {}: it goes on without them, as 'on_lost' says",
+            self.options.topic,
+            texts.join(", ")
+        );
+        *self = reader;
+        for span in gaps {
+            take(Payloads { span, lost: span.from.abs_diff(span.to), ..Payloads::default() });
+        }
+        true
+    }
+
+    /// The offsets that we should read next and that the broker does not have, in words; each with the gap that it is, if there
+    /// is something behind it.
+    fn missing(&self) -> Result<Vec<(Option<Span>, String)>> {
         let numbers: Vec<i32> = self.partitions.keys().copied().collect();
         let mut missing = Vec::new();
         for (partition, low, high) in bounds(&self.consumer, &self.options, &numbers)? {
             let at = self.partitions[&partition].position;
             if at < low {
-                missing.push(Span { partition, from: at, to: low }.to_string());
+                let gap = Span { partition, from: at, to: low };
+                missing.push((Some(gap), gap.to_string()));
             } else if at > high {
-                missing.push(format!("partition {partition} from {at} (the log ends at {high})"));
+                missing.push((None, format!("partition {partition} from {at} (the log ends at {high})")));
             }
         }
         Ok(missing)
@@ -187,7 +220,7 @@ fn lost(topic: &str, missing: &[String]) -> Error {
     Error::new(
         Kind::Lost,
         format!(
-            "topic '{topic}' no longer has offsets that were not read yet: {}; raise the topic's retention, or go on without them explicitly",
+            "topic '{topic}' no longer has offsets that were not read yet: {}; raise the topic's retention, or go on without them by the table's option 'on_lost' 'go_on'",
             missing.join(", ")
         ),
     )
@@ -216,6 +249,9 @@ impl Reader for KafkaReader {
                 // Also said by a broker that has only just started; the watch finds out whether it is true.
                 self.watch.look_now();
                 return if some { Ok(()) } else { Err(no_topic(&self.options)) };
+            }
+            if self.goes_over_lost(code, take) {
+                return Ok(());
             }
             let error = self.failure(partition, code);
             if error.kind() != Kind::Unreachable {

@@ -53,6 +53,7 @@ impl Decoder for Numbers {
             dead,
             tombstones: payloads.tombstones.iter().map(|&index| payloads.offsets[index]).collect(),
             appended_ms: payloads.appended_ms,
+            lost: payloads.lost,
         })
     }
 }
