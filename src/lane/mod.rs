@@ -5,6 +5,7 @@
 
 mod absorb;
 pub mod driver;
+mod emit;
 pub mod epoch;
 mod guard;
 pub mod letters;

@@ -26,6 +26,8 @@ use crate::window::state::WindowState;
 
 /// A snapshot may take a part of the time that is one in so many: 3 %.
 const COST_SHARE: u32 = 33;
+/// A lane that has caught up never has more than so many times `snapshot_records` to read again, whatever a snapshot costs.
+const OVERDUE: u64 = 4;
 /// Epochs between two snapshots at most: their records are read at the next start, in some 50 µs each.
 const EPOCHS_MAX: u64 = 1000;
 /// The least that a file holds when there is more.
@@ -72,20 +74,23 @@ impl Snapshots {
     }
 
     /// Between two epochs, the last of which is `intent`: records a snapshot that is written by now, and begins one when reading
-    /// again would take long and writing has not taken more than 3 % of the time.
+    /// again would take long and writing has not taken more than 3 % of the time, or the lane has just worked off a backlog.
     pub(super) async fn advance(
         &mut self,
         parts: &LaneParts,
         log: &mut LaneLog,
         intent: &Intent,
         state: &mut WindowState,
+        caught_up: bool,
     ) -> Result<()> {
         if self.writing.as_ref().is_some_and(|writing| writing.task.is_finished()) {
             self.record(parts, log).await?;
         }
         let many = self.records >= parts.bounds.snapshot_records || self.epochs >= EPOCHS_MAX;
         let cheap = self.last.is_none_or(|last| last.elapsed() > self.cost * COST_SHARE);
-        if self.writing.is_none() && many && cheap {
+        // After a backlog the share may be used up for minutes, and what a start would read again is the backlog.
+        let overdue = caught_up && self.records >= parts.bounds.snapshot_records.saturating_mul(OVERDUE);
+        if self.writing.is_none() && many && (cheap || overdue) {
             self.begin(parts, log, intent, state);
         }
         Ok(())
