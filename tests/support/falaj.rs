@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a line or the end is waited for. Only a test that fails takes so long.
-const WAIT: Duration = Duration::from_secs(60);
+const WAIT: Duration = Duration::from_secs(180);
 
 /// A command without the variables that the shipped queries name.
 pub(crate) fn command(folder: &Path, args: &[&str]) -> Command {
