@@ -10,6 +10,7 @@ mod crash;
 mod dead_letters;
 mod end_to_end;
 mod faults;
+mod fingerprint;
 mod generate;
 mod golden;
 mod http_sink;

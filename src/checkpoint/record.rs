@@ -72,12 +72,6 @@ pub struct Intent {
     pub watermark_ns: Option<i64>,
     /// T, the time that a `latest` board shows, ns since 1970.
     pub board_ns: Option<i64>,
-    /// What the state holds ([`crate::query::plan::Windows::fingerprint`]); empty without state.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub fingerprint: String,
-    /// How far the state reaches back: the size of a window, in ns; 0 without state.
-    #[serde(default)]
-    pub window_ns: i64,
     /// How many of its rows are dead letters of this lane's own (late, or SQL failed).
     #[serde(default)]
     pub letters: u64,
@@ -104,6 +98,12 @@ pub struct Snapshot {
     pub epoch: u64,
     /// That epoch's intent: positions and times.
     pub intent: Intent,
+    /// What its panes hold ([`crate::query::plan::Windows::fingerprint`]): only of the same may be gone on from.
+    #[serde(default)]
+    pub fingerprint: String,
+    /// The first pane of which every row is in it; those before may be gone. The least index when none is.
+    #[serde(default)]
+    pub from_pane: i64,
     /// The files with its panes: the ones that changed are in the last, the others where an earlier snapshot put them.
     pub files: Vec<StateFile>,
     /// The file with a merged part of the panes, `[from, to)`, where that can be gone on from.

@@ -177,8 +177,6 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
                 event_times_ns: windowed.time.greatest().clone(),
                 watermark_ns: windowed.time.watermark(),
                 board_ns: windowed.time.board(),
-                fingerprint: windows.fingerprint.clone(),
-                window_ns: windows.spec.size_ns,
                 ..Intent::default()
             };
             windowed.last_snapshot(parts, &mut open, &intent).await

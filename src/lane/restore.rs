@@ -11,32 +11,15 @@ use crate::batch::Segment;
 use crate::checkpoint::lane_log::StateWriter;
 use crate::checkpoint::read::Recovered;
 use crate::checkpoint::record::{Intent, Snapshot};
-use crate::error::{Kind, Result};
+use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::position::{Positions, Span};
 use crate::query::plan::Windows;
 use crate::source::Start;
 
-/// Loads the newest snapshot that is whole, absorbs the spans of later intents again, and finishes an epoch that was left open.
+/// Comes to the state as of the last commit and finishes an epoch that was left open.
 pub(super) async fn restore(parts: &LaneParts, windows: &Windows, open: &mut Open, recovered: &Recovered) -> Result<Windowed> {
-    let mut windowed = Windowed::new(parts, windows);
-    let is_other = recovered.last().is_some_and(|intent| !fits(windows, intent));
-    let from_epoch = match (is_other, recovered.last_committed()) {
-        (true, Some(committed)) => {
-            rebuild(parts, windows, &mut windowed, committed).await?;
-            committed.epoch
-        }
-        // The first epoch of all is open still: nothing is lost with the plan before.
-        (true, None) => 0,
-        (false, _) => {
-            let reader = open.log.state_writer();
-            let (from_epoch, snapshot) = newest_whole(parts, windows, &reader, recovered, &mut windowed).await?;
-            if let Some(taken) = snapshot {
-                windowed.stand_at(&taken.intent, 0, &parts.emit);
-            }
-            from_epoch
-        }
-    };
+    let (mut windowed, from_epoch) = begin(parts, windows, &open.log.state_writer(), recovered).await?;
     failpoint::hit(&parts.plan.name, "recovery.loaded");
     let intents = recovered.intents_after(from_epoch)?;
     let from = first_positions(intents);
@@ -59,34 +42,76 @@ pub(super) async fn restore(parts: &LaneParts, windows: &Windows, open: &mut Ope
         }
         windowed.stand_at(intent, records, &parts.emit);
     }
-    if recovered.open_intent().is_none() {
+    if recovered.snapshots.last().is_some_and(|(_, newest)| newest.fingerprint != windows.fingerprint) {
+        windowed.tell_all();
+    } else if recovered.open_intent().is_none() {
         windowed.remember_shown(parts).await?;
-    }
-    if is_other && let Some(last) = recovered.last() {
-        // From here on the records speak of this plan, so no older snapshot may be gone on from.
-        windowed.rebuilt(parts, open, &of_plan(windows, last)).await?;
     }
     Ok(windowed)
 }
 
-/// Whether the state as of `intent` is that of this plan, and reaches back far enough.
-fn fits(windows: &Windows, intent: &Intent) -> bool {
-    intent.fingerprint == windows.fingerprint && intent.window_ns >= windows.spec.size_ns
+/// The state from which the later intents lead on, and its epoch: that of the newest snapshot that is whole and of this plan; where
+/// there is none, nothing before the first intent; where that is gone, what the source still has.
+async fn begin(parts: &LaneParts, windows: &Windows, reader: &StateWriter, recovered: &Recovered) -> Result<(Windowed, u64)> {
+    let needed = needed_from(parts, windows, recovered);
+    let fits = |snapshot: &Snapshot| snapshot.fingerprint == windows.fingerprint && snapshot.from_pane <= needed;
+    let mut torn = None;
+    for (_, snapshot) in recovered.snapshots.iter().rev().filter(|(_, snapshot)| fits(snapshot)) {
+        let mut windowed = Windowed::new(parts, windows);
+        match windowed.load(reader, snapshot).await {
+            Ok(()) => {
+                say_back(parts, torn, snapshot.epoch);
+                windowed.stand_at(&snapshot.intent, 0, &parts.emit);
+                return Ok((windowed, snapshot.epoch));
+            }
+            Err(error) if error.kind() == Kind::Corrupt => torn = torn.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    let (mut windowed, from_start) = (Windowed::new(parts, windows), recovered.intents_after(0).is_ok());
+    match (torn, recovered.last_committed()) {
+        (Some(torn), _) if !from_start => Err(torn),
+        (Some(torn), _) => {
+            say_back(parts, Some(torn), 0);
+            Ok((windowed, 0))
+        }
+        (None, last) => {
+            if !recovered.snapshots.is_empty() {
+                tracing::warn!(
+                    "lane '{}' has another source, filter, grouping or aggregate than its checkpoint, or a larger window: its state \
+                     is made anew from the records that it has read",
+                    parts.plan.name
+                );
+            }
+            match last.filter(|_| !from_start) {
+                Some(last) => {
+                    read_again(parts, windows, &mut windowed, last).await?;
+                    Ok((windowed, last.epoch))
+                }
+                None => Ok((windowed, 0)),
+            }
+        }
+    }
 }
 
-/// The same intent, as one of this plan.
-fn of_plan(windows: &Windows, intent: &Intent) -> Intent {
-    Intent { fingerprint: windows.fingerprint.clone(), window_ns: windows.spec.size_ns, ..intent.clone() }
+/// The first pane that a state of this plan must have whole after the last commit.
+fn needed_from(parts: &LaneParts, windows: &Windows, recovered: &Recovered) -> i64 {
+    let mut empty = Windowed::new(parts, windows);
+    if let Some(last) = recovered.last_committed() {
+        empty.stand_at(last, 0, &parts.emit);
+    }
+    empty.state.complete_from()
 }
 
-/// The query was edited so that the panes hold something else, or not far enough back: makes the state as of `intent` from the
-/// source's oldest records on. A row belongs to it when a window that is not final yet holds it, in whatever order it arrived.
-async fn rebuild(parts: &LaneParts, windows: &Windows, windowed: &mut Windowed, intent: &Intent) -> Result<()> {
-    tracing::warn!(
-        "lane '{}' has another source, filter, grouping or aggregate than its checkpoint, or a larger window: its state is made \
-         anew from the oldest records on",
-        parts.plan.name
-    );
+fn say_back(parts: &LaneParts, torn: Option<Error>, epoch: u64) {
+    if let Some(torn) = torn {
+        tracing::warn!("lane '{}' goes back to epoch {epoch}: {}", parts.plan.name, torn.chain());
+    }
+}
+
+/// Makes the state as of `intent` from the source's oldest records on. A row belongs to it when a window holds it that is not final
+/// yet, in whatever order it arrived.
+async fn read_again(parts: &LaneParts, windows: &Windows, windowed: &mut Windowed, intent: &Intent) -> Result<()> {
     let oldest = blocking_start(&parts.source, Start::Earliest).await?;
     let span = |(partition, to): (i32, i64)| Span { partition, from: oldest.get(partition).unwrap_or(to).min(to), to };
     let spans: Vec<Span> = intent.positions.iter().map(span).filter(|span| span.from < span.to).collect();
@@ -100,29 +125,6 @@ async fn rebuild(parts: &LaneParts, windows: &Windows, windowed: &mut Windowed, 
         windowed.account()?;
     }
     Ok(())
-}
-
-/// Puts the newest snapshot whose files are whole into `windowed`; gives its epoch, 0 when there is none at all.
-async fn newest_whole<'r>(
-    parts: &LaneParts,
-    windows: &Windows,
-    reader: &StateWriter,
-    recovered: &'r Recovered,
-    windowed: &mut Windowed,
-) -> Result<(u64, Option<&'r Snapshot>)> {
-    for (index, (_, snapshot)) in recovered.snapshots.iter().enumerate().rev() {
-        let Err(torn) = windowed.load(reader, snapshot).await else { return Ok((snapshot.epoch, Some(snapshot))) };
-        let before = if index == 0 { 0 } else { recovered.snapshots[index - 1].1.epoch };
-        if torn.kind() != Kind::Corrupt
-            || recovered.intents_after(before).is_err()
-            || !recovered.intents_after(before)?.iter().all(|intent| fits(windows, intent))
-        {
-            return Err(torn);
-        }
-        tracing::warn!("lane '{}' goes back to epoch {before}: {}", parts.plan.name, torn.chain());
-        *windowed = Windowed::new(parts, windows);
-    }
-    Ok((0, None))
 }
 
 fn first_positions(intents: &[Intent]) -> Positions {

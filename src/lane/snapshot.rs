@@ -34,8 +34,9 @@ const EPOCHS_MAX: u64 = 1000;
 const FILE_BYTES: usize = 16 << 20;
 
 /// The snapshots of one lane.
-#[derive(Default)]
 pub(super) struct Snapshots {
+    /// What the panes hold.
+    fingerprint: String,
     /// What each file counts for, as of the last snapshot.
     files: Vec<StateFile>,
     writing: Option<Writing>,
@@ -52,6 +53,7 @@ struct Writing {
     from: u64,
     /// Panes before this one were gone.
     first_pane: i64,
+    from_pane: i64,
     task: JoinHandle<Result<Written>>,
 }
 
@@ -62,6 +64,11 @@ struct Written {
 }
 
 impl Snapshots {
+    /// None yet, of panes that hold what `fingerprint` says.
+    pub(super) fn new(fingerprint: String) -> Self {
+        Self { fingerprint, files: vec![], writing: None, records: 0, epochs: 0, cost: Duration::ZERO, last: None }
+    }
+
     /// Stands where a snapshot that was read stands.
     pub(super) fn stand_at(&mut self, files: Vec<StateFile>) {
         self.files = files;
@@ -120,13 +127,14 @@ impl Snapshots {
         let (writer, epoch) = (log.state_writer(), intent.epoch);
         let first_pane = state.panes().bounds().map_or(i64::MAX, |(first, _)| first);
         let task = tokio::spawn(async move { write(&writer, epoch, changed, merged, account).await });
-        self.writing = Some(Writing { intent: intent.clone(), from: log.next(), first_pane, task });
+        let from_pane = state.complete_from();
+        self.writing = Some(Writing { intent: intent.clone(), from: log.next(), first_pane, from_pane, task });
         (self.records, self.epochs, self.last) = (0, 0, Some(Instant::now()));
     }
 
     /// Waits for the files, and appends the record.
     async fn record(&mut self, parts: &LaneParts, log: &mut LaneLog) -> Result<()> {
-        let Some(Writing { intent, from, first_pane, task }) = self.writing.take() else { return Ok(()) };
+        let Some(Writing { intent, from, first_pane, from_pane, task }) = self.writing.take() else { return Ok(()) };
         let broken = |cause| Err(Error::new(Kind::Bug, "writing a snapshot was broken off").because(cause));
         let written = task.await.unwrap_or_else(broken)?;
         for file in &mut self.files {
@@ -139,8 +147,8 @@ impl Snapshots {
         self.files.retain(|file| !file.panes.is_empty());
         self.files.extend(written.changed);
         self.cost = written.took;
-        let (files, merged) = (self.files.clone(), written.merged);
-        log.snapshot(Snapshot { epoch: intent.epoch, intent, files, merged }, from).await?;
+        let (files, merged, fingerprint) = (self.files.clone(), written.merged, self.fingerprint.clone());
+        log.snapshot(Snapshot { epoch: intent.epoch, intent, fingerprint, from_pane, files, merged }, from).await?;
         failpoint::hit(&parts.plan.name, "snapshot.recorded");
         parts.status.note_snapshot(written.took, parts.clock.now_ms());
         Ok(())

@@ -67,7 +67,7 @@ impl Windowed {
             board_is_empty: true,
             untold: BTreeSet::new(),
             emitting: Duration::ZERO,
-            snapshots: Snapshots::default(),
+            snapshots: Snapshots::new(windows.fingerprint.clone()),
             last_epoch: None,
         }
     }
@@ -144,8 +144,6 @@ impl Windowed {
             watermark_before_ns: before,
             watermark_ns: self.time.watermark(),
             board_ns: self.time.board(),
-            fingerprint: windows.fingerprint.clone(),
-            window_ns: windows.spec.size_ns,
             ..Intent::default()
         };
         if parts.emit == Emit::Latest {
@@ -230,18 +228,17 @@ impl Windowed {
             }
         }
         self.state.panes_mut().set_unchanged();
+        self.state.set_complete_from(snapshot.from_pane);
         self.snapshots.stand_at(snapshot.files.clone());
         Ok(())
     }
 
-    /// After the state was made anew as of `intent`: it is in a snapshot, and what was shown is shown anew.
-    pub(super) async fn rebuilt(&mut self, parts: &LaneParts, open: &mut Open, intent: &Intent) -> Result<()> {
+    /// The query was edited: what the sink shows is another query's, so the next output of `emit 'update'` tells everything.
+    pub(super) fn tell_all(&mut self) {
         if let Some(shown) = &mut self.shown {
             shown.clear();
             self.untold = self.open_panes();
         }
-        self.snapshots.absorbed(1);
-        self.last_snapshot(parts, open, intent).await
     }
 
     /// Absorbs the spans of an intent again, by the times that it holds. Gives the panes that it touched.

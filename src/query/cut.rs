@@ -43,7 +43,7 @@ pub struct Cut {
     pub aggregate_schema: SchemaRef,
     /// How many group columns a state has.
     pub groups: usize,
-    /// What its states hold, as text: the plan below the border. Two plans of one text have the same states.
+    /// What its states hold, as text: the plan below the border, and their types. Two plans of one text have the same states.
     pub holds: String,
     /// Set when every aggregate is a count, whose state can be subtracted: which of them counts all rows of the group.
     pub counts: Option<usize>,
@@ -124,7 +124,8 @@ pub(crate) fn cut(plan: &Arc<dyn ExecutionPlan>, leaf: Cell, context: &Arc<TaskC
     let aggregate_schema = aggregate.schema();
     let upper = replace(plan, &whole, Arc::new(CellExec::new("window", Arc::clone(&aggregate_schema), upper_cell.clone())))?;
     let runner = |plan, cell| Runner::new(plan, cell, Arc::clone(context));
-    let holds = displayable(&partial).indent(false).to_string();
+    let types: Vec<_> = state_schema.fields().iter().map(|field| field.data_type().clone()).collect();
+    let holds = format!("{}{types:?}", displayable(&partial).indent(false));
     Ok(Cut {
         holds,
         partial: runner(Arc::new(partial), leaf),

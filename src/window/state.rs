@@ -21,6 +21,7 @@ pub struct WindowState {
     spec: WindowSpec,
     panes: Panes,
     base: Option<Base>,
+    complete_from: i64,
 }
 
 // The newest panes still get rows each epoch: events come a little out of order.
@@ -30,7 +31,7 @@ impl WindowState {
     /// No rows absorbed yet.
     pub fn new(cut: Cut, spec: WindowSpec) -> Self {
         let panes = Panes::new(cut.reduce.clone());
-        Self { cut, spec, panes, base: None }
+        Self { cut, spec, panes, base: None, complete_from: i64::MIN }
     }
 
     /// The windows' shape.
@@ -193,9 +194,20 @@ impl WindowState {
         // A watermark lies between two ends; the next window begins where its end says, not a slide after that.
         let first_needed = self.spec.first_end(end_ns).saturating_sub(self.spec.size_ns);
         let first_needed = first_needed.div_euclid(self.spec.pane_ns());
+        self.set_complete_from(first_needed);
         // What is merged is subtracted later.
         let first_merged = self.base().map_or(first_needed, |base| base.from);
         self.panes.drop_before(first_needed.min(first_merged));
+    }
+
+    /// The first pane of which nothing was forgotten.
+    pub fn complete_from(&self) -> i64 {
+        self.complete_from
+    }
+
+    /// Something of the panes before `pane` may be missing. What is missing never comes back.
+    pub fn set_complete_from(&mut self, pane: i64) {
+        self.complete_from = self.complete_from.max(pane);
     }
 }
 

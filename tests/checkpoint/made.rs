@@ -33,7 +33,20 @@ pub(super) async fn made() -> tempfile::TempDir {
         if epoch == 3 || epoch == 5 {
             let from = board.next();
             let file = board.state_writer().write(epoch, "panes", vec![b'x'; 1500], vec![(0, 1)]).await.unwrap();
-            board.snapshot(Snapshot { epoch, intent: windowed(epoch), files: vec![file], merged: None }, from).await.unwrap();
+            board
+                .snapshot(
+                    Snapshot {
+                        epoch,
+                        intent: windowed(epoch),
+                        fingerprint: String::new(),
+                        from_pane: 0,
+                        files: vec![file],
+                        merged: None,
+                    },
+                    from,
+                )
+                .await
+                .unwrap();
         }
     }
     clock.set(NOW_NS + 90_000_000_000);

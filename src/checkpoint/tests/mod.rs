@@ -70,7 +70,12 @@ async fn epochs(log: &mut LaneLog, epochs: impl IntoIterator<Item = u64>) {
 async fn snapshot(log: &mut LaneLog, epoch: u64) {
     let from = log.next();
     let file = log.state_writer().write(epoch, "panes", format!("state of {epoch}").into_bytes(), vec![(0, 1)]).await.unwrap();
-    log.snapshot(Snapshot { epoch, intent: intent(epoch), files: vec![file], merged: None }, from).await.unwrap();
+    log.snapshot(
+        Snapshot { epoch, intent: intent(epoch), fingerprint: String::new(), from_pane: 0, files: vec![file], merged: None },
+        from,
+    )
+    .await
+    .unwrap();
 }
 
 /// Puts other bytes in the place of a file.

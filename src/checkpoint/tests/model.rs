@@ -78,8 +78,17 @@ impl Lane {
                 let file = self.log.state_writer().write(of.epoch, "panes", of.epoch.to_string().into_bytes(), vec![]).await;
                 // A second file of one epoch and claim is refused, as one of another process would be.
                 if let Ok(file) = file {
-                    self.begun =
-                        Some((Snapshot { epoch: of.epoch, intent: of, files: vec![file], merged: None }, self.log.next()));
+                    self.begun = Some((
+                        Snapshot {
+                            epoch: of.epoch,
+                            intent: of,
+                            fingerprint: String::new(),
+                            from_pane: 0,
+                            files: vec![file],
+                            merged: None,
+                        },
+                        self.log.next(),
+                    ));
                 }
             }
             Step::Record => {
