@@ -8,6 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long a line or the end is waited for. Only a test that fails takes so long.
+// With a dozen other processes on two cores a run of half a minute takes more than two.
 const WAIT: Duration = Duration::from_secs(180);
 
 /// A command without the variables that the shipped queries name.
