@@ -106,6 +106,31 @@ async fn a_malformed_record_is_a_dead_letter_once_for_four_lanes_and_its_neighbo
     project.finish().await;
 }
 
+/// A broker takes 1 048 588 bytes by default, the batch around the record included.
+const LARGEST: usize = 1_048_588 - 100;
+
+#[tokio::test]
+async fn a_record_as_large_as_the_broker_takes_is_used_and_a_bad_one_is_a_dead_letter_byte_for_byte() {
+    let project = with_content(1).await;
+    let filled = |text: &str| text.replace("FILL", &"x".repeat(LARGEST + 4 - text.len()));
+    let large = filled(
+        r#"{"id":1,"content_id":"a","user_id":"u","event_type":"play","event_ts":"2026-01-01T00:00:01Z","duration_ms":1000,"device":"web","raw_payload":"FILL"}"#,
+    );
+    let bad = Record::of(filled(r#"{"id":2,"device":"FILL"#));
+    project.topic.produce(0, &[good(0, 0), Record::of(large), bad.clone(), good(3, 3)]);
+    let receiver = Receiver::start(project.path("received"));
+    project.run_until_latest(&receiver.url);
+    let letters = project.topic.letters();
+    assert_eq!(letters.len(), 1);
+    assert_eq!((&letters[0].payload, letters[0].header("falaj.dlq.code")), (&bad.payload, "truncated"));
+    let found = super::found::enriched(&project.path("data/bigquery_output"));
+    assert_eq!(found.keys().copied().collect::<Vec<_>>(), [0, 1, 3]);
+    assert!(found[&1].raw_payload.len() > LARGEST - 300);
+    assert_eq!(super::found::received(&receiver, &project.name).await.len(), 3);
+    assert_eq!(project.board("top_content").await, [("a".to_string(), 3.0)]);
+    project.finish().await;
+}
+
 const TENS: &str = "
 CREATE EXTERNAL TABLE tens (window_end TIMESTAMP, events BIGINT) STORED AS JSON LOCATION 'data/tens/';
 INSERT INTO tens

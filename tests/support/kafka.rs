@@ -55,6 +55,8 @@ impl Topic {
             .set("linger.ms", "1")
             .set("queue.buffering.max.messages", "100000")
             .set("enable.idempotence", "true")
+            // The broker is to be the one that says how large a record may be.
+            .set("message.max.bytes", "2000000")
             .create()
             .unwrap();
         Self { brokers: brokers.to_string(), name: name.to_string(), producer }
