@@ -4,8 +4,11 @@
 //! the next case, so that every start is a recovery. After the cases of a lane everything is compared (I1–I4, I6, I12 of a run that
 //! was killed some hundred times in all).
 
-use std::collections::BTreeMap;
+mod replaced;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
 
 use falaj::tool::generate::{Contents, Event};
 
@@ -77,6 +80,30 @@ async fn a_process_that_dies_at_any_place_of_the_protocol_loses_and_doubles_noth
     }
     kafka::remove(&run.project.brokers, &run.plays()).await;
     run.project.finish().await;
+}
+
+#[test]
+fn every_failpoint_of_the_source_has_a_case() {
+    let (mut folders, mut found) = (vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")], BTreeSet::new());
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let text = std::fs::read_to_string(&path).unwrap();
+            let hits = text.split("failpoint::hit(").skip(1).filter_map(|after| after.split('"').nth(1));
+            found.extend(hits.map(str::to_string));
+        }
+    }
+    let lanes = lanes();
+    let steps = replaced::STEPS.iter().map(|(step, _)| step);
+    let all = lanes.iter().flat_map(|(_, places)| places).chain(EVERYWHERE).chain(steps);
+    let cases: BTreeSet<String> = all.map(|place| place.split('*').next().unwrap().to_string()).collect();
+    // Some names come by way of a field, and die in their cases all the same.
+    assert!(found.len() > 20, "{found:?}");
+    assert_eq!(found.difference(&cases).collect::<Vec<_>>(), Vec::<&String>::new(), "die there too");
 }
 
 /// The lane of undecodable records has no sink, so it comes by fewer places; one that rolls files has one epoch for each start.
@@ -153,7 +180,7 @@ impl Run {
         self.hash_is_exact(&oracle).await;
         self.topic_is_exact(&expected);
         let letters = self.project.topic.letters();
-        let places: std::collections::BTreeSet<_> = letters
+        let places: BTreeSet<_> = letters
             .iter()
             .map(|letter| (letter.header("__connect.errors.partition"), letter.header("__connect.errors.offset")))
             .collect();
