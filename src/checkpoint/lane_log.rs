@@ -127,14 +127,28 @@ impl LaneLog {
             if mine > 0 {
                 return Err(self.fenced());
             }
-            let Writer { lineage, lane, incarnation } = &mut self.writer;
-            while self.store.read(&record_name(lane, self.next)).await?.is_some() {
-                let record = read::record(self.store.as_ref(), lineage, lane, self.next).await?;
-                *incarnation = (*incarnation).max(record.incarnation + 1);
-                self.next += 1;
-            }
+            self.go_to_end().await?;
         }
         Err(self.fenced())
+    }
+
+    /// Moves behind the last record. Its number is found by steps that double while they hit a record (galloping search: Bentley and
+    /// Yao, 1976), since who reads every record of a process that writes as fast may never meet its last one.
+    async fn go_to_end(&mut self) -> Result<()> {
+        let mut step = 1;
+        loop {
+            let there = self.store.read(&record_name(&self.writer.lane, self.next + step - 1)).await?.is_some();
+            match (there, step) {
+                (true, _) => (self.next, step) = (self.next + step, step * 2),
+                (false, 1) => break,
+                (false, _) => step /= 2,
+            }
+        }
+        // After a claim nobody writes under an older one, so the last record has the greatest incarnation.
+        let Writer { lineage, lane, incarnation } = &mut self.writer;
+        let last = read::record(self.store.as_ref(), lineage, lane, self.next - 1).await?;
+        *incarnation = (*incarnation).max(last.incarnation + 1);
+        Ok(())
     }
 
     /// Who writes: the lineage, the lane and this claim.
