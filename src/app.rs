@@ -1,13 +1,13 @@
 //! The composition root: it alone, with [`sinks`], names concrete adapters. A [`Project`] goes in, running lanes come out.
 
 mod sinks;
+mod sources;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, new_null_array};
-use arrow::datatypes::Schema;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -15,14 +15,8 @@ use crate::checkpoint::CheckpointStore;
 use crate::checkpoint::lane_log::LaneLog;
 use crate::checkpoint::local::LocalStore;
 use crate::clock::Clock;
-use crate::dead::DeadLetters;
-use crate::dead::folder::FolderDeadLetters;
-use crate::dead::kafka::KafkaDeadLetters;
-use crate::decode::Decoder;
-use crate::decode::json::JsonDecoder;
 use crate::error::{Error, Kind, Result};
-use crate::lane::letters::{self, LettersParts};
-use crate::lane::{Bounds, LaneParts, WatermarkRules, driver};
+use crate::lane::keep::{self, KeepParts};
 use crate::lookup::LookupStore;
 use crate::lookup::index::LookupTable;
 use crate::lookup::memory::MemoryLookup;
@@ -30,20 +24,17 @@ use crate::lookup::options::LookupOptions;
 use crate::lookup::postgres::PostgresLookup;
 use crate::lookup::refresh::keep_fresh;
 use crate::memory::{Memory, Share, Use};
-use crate::position::Positions;
 use crate::query::plan::{LanePlan, plan_lane};
 use crate::query::project::Project;
 use crate::query::tables::Role;
 use crate::secrets::Secrets;
 use crate::sink::memory::{Boards, MemoryTables};
-use crate::source::Source;
-use crate::source::kafka::{KafkaOptions, KafkaSource};
-use crate::source::log::{Log, LogLimits};
 use crate::source::memory::MemorySource;
 use crate::status::Status;
 use crate::table::TableDef;
 
-use self::sinks::{SinkKind, check_table, emit_of, kept, make_sink, placeholder};
+use self::sinks::{check_table, placeholder};
+use self::sources::{Captured, OpenSource};
 
 /// What stands for the outside systems.
 #[derive(Clone)]
@@ -178,13 +169,26 @@ pub async fn run(project: &Project, run: Run) -> Result<()> {
     };
     let lineage = LaneLog::lineage(store.as_ref()).await?;
     let mut lanes = JoinSet::new();
+    let captured = capture(project, &run, secrets, &plans)?;
+    let (over, is_over) = watch::channel(false);
+    let mut keepers = JoinSet::new();
+    for keeper in captured.keepers() {
+        keepers.spawn(keep::run(KeepParts {
+            keeper,
+            store: Arc::clone(&store),
+            lineage: lineage.clone(),
+            clock: run.clock.clone(),
+            records_kept: project.settings().records_kept,
+            over: is_over.clone(),
+        }));
+    }
     // Those that lanes write come last: with `until_latest` their log ends are waited for, and lanes may have to make them.
     let mut sources: Vec<_> = project.tables_of(Role::Source).collect();
     sources.sort_by_key(|table| plans.iter().any(|plan| plan.sink.location == table.location));
     for table in sources {
         let of_source: Vec<LanePlan> = plans.iter().filter(|plan| plan.source.name == table.name).cloned().collect();
         if !of_source.is_empty() {
-            let opened = match OpenSource::open(project, &run, secrets.resolve(table)?, &of_source).await {
+            let opened = match OpenSource::open(project, &run, secrets.resolve(table)?, &of_source, &captured).await {
                 // Asked to stop while it waited for the log ends.
                 Err(error) if error.kind() == Kind::Unreachable && *run.stop.borrow() => return Ok(()),
                 opened => opened?,
@@ -210,9 +214,38 @@ pub async fn run(project: &Project, run: Run) -> Result<()> {
                 first_error.get_or_insert(error);
                 break;
             }
+            Some(Ok(Err(error))) = keepers.join_next() => {
+                tracing::error!("{}", error.chain());
+                first_error.get_or_insert(error);
+                break;
+            }
+        }
+    }
+    // What the lanes were done with last is kept and acknowledged, too.
+    over.send_replace(true);
+    while let Some(ended) = keepers.join_next().await {
+        if let Ok(Err(error)) = ended {
+            first_error.get_or_insert(error);
         }
     }
     first_error.map_or(Ok(()), Err)
+}
+
+/// The captures of the changes that `plans` read.
+fn capture(project: &Project, run: &Run, secrets: Secrets, plans: &[LanePlan]) -> Result<Captured> {
+    if matches!(run.world, World::Inside(_)) {
+        return Ok(Captured::default());
+    }
+    let mut tables = Vec::new();
+    for table in project.tables_of(Role::Source).filter(|table| table.stored_as == "POSTGRES") {
+        let of_table = plans.iter().filter(|plan| plan.source.name == table.name);
+        let mut lanes: Vec<String> = of_table.map(|plan| plan.name.clone()).collect();
+        if !lanes.is_empty() {
+            lanes.push(format!("{}.dlq", table.name));
+            tables.push((secrets.resolve(table)?, lanes));
+        }
+    }
+    Captured::new(tables)
 }
 
 type Lookups = HashMap<String, Arc<LookupTable>>;
@@ -243,167 +276,4 @@ fn memory_lookup(def: &TableDef, contents: &RecordBatch) -> Result<MemoryLookup>
     });
     let options = LookupOptions::from_table(def)?;
     Ok(MemoryLookup::new(RecordBatch::try_new(Arc::clone(&def.schema), columns.collect())?, options.key))
-}
-
-/// A source with its log, shared by its lanes.
-struct OpenSource {
-    def: TableDef,
-    options: KafkaOptions,
-    source: Arc<dyn Source>,
-    log: Arc<Log>,
-    until: Option<Positions>,
-    memory: Share,
-}
-
-impl OpenSource {
-    async fn open(project: &Project, run: &Run, def: TableDef, plans: &[LanePlan]) -> Result<Self> {
-        let queue_bytes = run.memory.at_most(usize::MAX, QUEUE_PARTS);
-        let options = KafkaOptions::from_table(&def)?.with_queue_at_most(queue_bytes);
-        let memory = run.memory.share("log of", &def.name);
-        let source: Arc<dyn Source> = match &run.world {
-            World::Real => Arc::new(KafkaSource::new(options.clone())),
-            World::Inside(inside) => Arc::new(inside.source.clone()),
-        };
-        // Only the columns that some lane uses are decoded, in the table's order.
-        let used: BTreeSet<&String> = plans.iter().flat_map(|plan| &plan.columns).collect();
-        let fields: Vec<_> = def.schema.fields().iter().filter(|field| used.contains(field.name())).cloned().collect();
-        let schema = Arc::new(Schema::new(fields));
-        let make: crate::source::log::MakeDecoder = Arc::new(move || {
-            let decoder: Box<dyn Decoder> = Box::new(JsonDecoder::new(Arc::clone(&schema))?);
-            Ok(decoder)
-        });
-        // One thread reads, the others decode and run the lanes.
-        let threads = std::thread::available_parallelism().map_or(2, usize::from);
-        let limits = LogLimits {
-            bytes_max: project.settings().log_bytes_max,
-            lanes: plans.len() + 1,
-            threads,
-            memory: memory.clone(),
-            reader_bytes: if matches!(run.world, World::Real) { options.queue_bytes() } else { 0 },
-        };
-        let log = Log::open(Arc::clone(&source), make, limits);
-        let until = if run.until_latest { Some(log_ends(&source, run).await?) } else { None };
-        Ok(Self { def, options, source, log, until, memory })
-    }
-
-    fn start(
-        self,
-        project: &Project,
-        run: &Run,
-        plans: Vec<LanePlan>,
-        store: &Arc<dyn CheckpointStore>,
-        lineage: &str,
-        lanes: &mut JoinSet<Result<()>>,
-    ) -> Result<()> {
-        let settings = project.settings();
-        let ns = |duration: std::time::Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
-        let watermark = WatermarkRules {
-            delay_ns: ns(self.options.watermark.delay),
-            idle_ns: self.options.watermark.idle_timeout.map(ns),
-            ahead_ns: ns(self.options.watermark.max_ahead),
-        };
-        for plan in plans {
-            let sink = self.sink_of(run, &plan)?;
-            let kind = SinkKind::of(&sink)?;
-            let emit = emit_of(&sink, &kind)?;
-            let roll = match &kind {
-                SinkKind::Files(files) if kept(run).is_none() => Some((files.roll_size_bytes, files.roll_interval)),
-                _ => None,
-            };
-            let parts = LaneParts {
-                emit,
-                bounds: Bounds {
-                    take_bytes_max: run.memory.at_most(settings.epoch_bytes_max, EPOCH_PARTS),
-                    linger: std::time::Duration::from_millis(settings.linger_ms),
-                    roll,
-                    snapshot_records: settings.snapshot_records as u64,
-                    records_kept: settings.records_kept,
-                },
-                watermark,
-                source: Arc::clone(&self.source),
-                log: Arc::clone(&self.log),
-                start: self.options.start,
-                make_sink: make_sink(kind, &sink, settings.outbox.clone(), run, plan.memory.clone()),
-                make_dead: self.make_dead(run),
-                store: Arc::clone(store),
-                lineage: lineage.to_string(),
-                clock: run.clock.clone(),
-                status: run.status.lane(&plan.name),
-                until: self.until.clone(),
-                stop: run.stop.clone(),
-                plan,
-            };
-            lanes.spawn(driver::run(parts));
-        }
-        let name = format!("{}.dlq", self.def.name);
-        let parts = LettersParts {
-            source: Arc::clone(&self.source),
-            log: Arc::clone(&self.log),
-            start: self.options.start,
-            make_dead: self.make_dead(run),
-            store: Arc::clone(store),
-            lineage: lineage.to_string(),
-            clock: run.clock.clone(),
-            status: run.status.lane(&name),
-            until: self.until.clone(),
-            stop: run.stop.clone(),
-            records_kept: settings.records_kept,
-            memory: self.memory.clone(),
-            name,
-        };
-        lanes.spawn(letters::run(parts));
-        Ok(())
-    }
-
-    fn sink_of(&self, run: &Run, plan: &LanePlan) -> Result<TableDef> {
-        match &run.world {
-            World::Real => Secrets::Needed.resolve(&plan.sink),
-            World::Inside(inside) => {
-                let mut sink = placeholder(Secrets::Optional.resolve(&plan.sink)?);
-                match sink.stored_as.as_str() {
-                    "HTTP" => sink.location = inside.endpoint.clone(),
-                    "PARQUET" | "JSON" => sink.location = inside_folder(&inside.folder, &sink).display().to_string(),
-                    _ => {}
-                }
-                Ok(sink)
-            }
-        }
-    }
-
-    fn make_dead(&self, run: &Run) -> crate::lane::Make<Box<dyn DeadLetters>> {
-        let options = self.options.clone();
-        match &run.world {
-            World::Real => Box::new(move || {
-                Ok(Box::new(KafkaDeadLetters::new(options.brokers.clone(), options.kafka.clone(), options.topic.clone())))
-            }),
-            World::Inside(inside) => {
-                let (source, folder) = (inside.source.clone(), inside.folder.join("dead_letters"));
-                Box::new(move || {
-                    let source = source.clone();
-                    let originals = Arc::new(move |partition, offset| source.payload(partition, offset));
-                    Ok(Box::new(FolderDeadLetters::new(folder.clone(), options.topic.clone(), originals)))
-                })
-            }
-        }
-    }
-}
-
-/// The log ends as of now; a source that is not there yet is waited for.
-async fn log_ends(source: &Arc<dyn Source>, run: &Run) -> Result<Positions> {
-    let mut stop = run.stop.clone();
-    let mut told = false;
-    loop {
-        let asked = Arc::clone(source);
-        let ends = tokio::task::spawn_blocking(move || asked.log_ends()).await;
-        match ends.unwrap_or_else(|cause| Err(Error::new(Kind::Bug, "asking the source was broken off").because(cause))) {
-            Err(error) if error.kind() == Kind::Unreachable && !*stop.borrow() => {
-                if !std::mem::replace(&mut told, true) {
-                    tracing::warn!("waiting: {}", error.chain());
-                }
-                let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
-                let _ = tokio::time::timeout(std::time::Duration::from_millis(500), stopped).await;
-            }
-            ends => return ends,
-        }
-    }
 }

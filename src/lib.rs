@@ -72,6 +72,7 @@ pub(crate) mod kafka;
 pub mod lane;
 pub mod lookup;
 pub mod memory;
+pub mod pgoutput;
 pub mod position;
 pub mod query;
 pub mod secrets;

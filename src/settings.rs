@@ -16,6 +16,8 @@ extensions_options! {
         pub checkpoint: String, default = "data/run/checkpoint".to_string()
         /// The folder for HTTP bodies that are durable before they are sent.
         pub outbox: String, default = "data/run/outbox".to_string()
+        /// The folder for dead letters of sources that have no broker.
+        pub dead_letters: String, default = "data/run/dead_letters".to_string()
         /// The address of falaj's own pages; only loopback for now.
         pub listen: String, default = "127.0.0.1:8080".to_string()
         /// The bound of what the process holds in memory, for instance '1GiB'; at least 64MiB. Not set: 75% of what the machine or

@@ -14,10 +14,12 @@ use crate::sink::memory::{MemorySink, MemoryTables, Watched};
 use crate::sink::print::PrintSink;
 use crate::sink::redis::{RedisOptions, RedisSink};
 use crate::source::kafka::KafkaOptions;
+use crate::source::postgres::PostgresOptions;
 use crate::table::TableDef;
 
 pub(super) fn check_table(table: &TableDef) -> Result<()> {
     match role(&table.stored_as, table.unbounded) {
+        Ok(Role::Source) if table.stored_as == "POSTGRES" => PostgresOptions::from_table(table).map(|_| ()),
         // A lane may write it, too.
         Ok(Role::Source) => KafkaOptions::from_table(table).and_then(|_| emit_of(table, &SinkKind::of(table)?)).map(|_| ()),
         Ok(Role::Lookup) => PostgresLookup::new(table).map(|_| ()),

@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use crate::error::{Error, Kind, Result};
 use crate::position::{Positions, Span};
 use crate::sink::Staged;
+use crate::source::Mark;
 
 /// The version of the format that this build writes, and the only one that it reads.
 pub const VERSION: u32 = 2;
@@ -75,6 +76,9 @@ pub struct Intent {
     /// How many of its rows are dead letters of this lane's own (late, or SQL failed).
     #[serde(default)]
     pub letters: u64,
+    /// Of a source's own log: where it may be begun again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
     /// What is staged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub staged: Vec<Staged>,

@@ -3,6 +3,8 @@
 //! One bad record never costs a good one: it becomes a dead letter with its offset, a code and a sentence.
 
 pub mod json;
+pub mod pgoutput;
+mod rows;
 
 use std::sync::Arc;
 

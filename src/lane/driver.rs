@@ -142,6 +142,7 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
             if let Some(intent) = recovered.open_intent() {
                 rows::redo(parts, leaf, &mut open, intent.clone()).await?;
             }
+            parts.source.acknowledge(&parts.plan.name, &open.positions);
             let mut reader = begin(parts, &open);
             while !over(parts, &reader, false) {
                 let worked = rows::epoch(parts, leaf, &mut open, &mut reader, &mut pace).await?;

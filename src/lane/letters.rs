@@ -23,8 +23,8 @@ use crate::source::log::Log;
 use crate::source::{Source, Start};
 use crate::status::{LaneState, LaneStatus};
 
-// Without dead letters its positions are only worth a record now and then: what lies behind them is looked at again.
-const COMMIT_INTERVAL: Duration = Duration::from_secs(10);
+/// Without dead letters its positions are only worth a record now and then: what lies behind them is looked at again.
+pub const COMMIT_INTERVAL: Duration = Duration::from_secs(10);
 const WAIT: Duration = Duration::from_millis(250);
 const TAKE_BYTES_MAX: usize = 32 << 20;
 
@@ -36,6 +36,8 @@ pub struct LettersParts {
     pub source: Arc<dyn Source>,
     /// Its log.
     pub log: Arc<Log>,
+    /// How often its positions are worth a record though there was no dead letter.
+    pub commit_interval: Duration,
     /// Old checkpoint records that stay.
     pub records_kept: u64,
     /// Where it begins without a checkpoint.
@@ -90,6 +92,7 @@ async fn drive(parts: &LettersParts, claimed: &AtomicU64) -> Result<()> {
         epoch = intent.epoch;
         positions = intent.positions.clone();
     }
+    parts.source.acknowledge(&parts.name, &positions);
     let mut reader = parts.log.subscribe(positions.clone()).accounted(parts.memory.account(Use::Epoch));
     parts.status.set_state(LaneState::Running);
     let mut committed = Instant::now();
@@ -106,7 +109,7 @@ async fn drive(parts: &LettersParts, claimed: &AtomicU64) -> Result<()> {
         let at_end = segments.is_empty() && reader.all_at_log_end();
         let done = stopping || parts.until.as_ref().is_some_and(|ends| at_end || reader.positions().reached(ends));
         let moved = from != *reader.positions();
-        if !letters.is_empty() || (moved && (done || committed.elapsed() >= COMMIT_INTERVAL)) {
+        if !letters.is_empty() || (moved && (done || committed.elapsed() >= parts.commit_interval)) {
             epoch += 1;
             let intent = Intent {
                 epoch,
@@ -127,6 +130,7 @@ async fn drive(parts: &LettersParts, claimed: &AtomicU64) -> Result<()> {
             parts.status.emitted.fetch_add(letters.len() as u64, Ordering::Relaxed);
             committed = Instant::now();
             from = reader.positions().clone();
+            parts.source.acknowledge(&parts.name, &from);
         } else {
             log.check_claim_when_idle().await?;
         }

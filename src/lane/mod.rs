@@ -8,6 +8,7 @@ pub mod driver;
 mod emit;
 pub mod epoch;
 mod guard;
+pub mod keep;
 pub mod letters;
 mod pace;
 mod restore;

@@ -22,6 +22,13 @@ pub(super) async fn restore(parts: &LaneParts, windows: &Windows, open: &mut Ope
     let (mut windowed, from_epoch) = begin(parts, windows, &open.log.state_writer(), recovered).await?;
     failpoint::hit(&parts.plan.name, "recovery.loaded");
     let intents = recovered.intents_after(from_epoch)?;
+    let snapshot = recovered.snapshots.iter().map(|(_, snapshot)| &snapshot.intent).find(|intent| intent.epoch == from_epoch);
+    let needed = match (snapshot, intents.first()) {
+        (Some(snapshot), _) => &snapshot.positions,
+        (None, Some(first)) => &first.positions_before(),
+        (None, None) => &open.positions,
+    };
+    parts.source.acknowledge(&parts.plan.name, needed);
     let from = first_positions(intents);
     let mut replay = if from.is_empty() { None } else { Some(parts.log.replay(&from)?) };
     for intent in intents {

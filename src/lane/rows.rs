@@ -170,6 +170,7 @@ pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut
     };
     open.finish(parts, intent, kept, taken).await?;
     open.log.needs_only_the_last();
+    parts.source.acknowledge(&parts.plan.name, &open.positions);
     pace.done();
     Ok(true)
 }

@@ -148,8 +148,10 @@ impl Snapshots {
         self.files.extend(written.changed);
         self.cost = written.took;
         let (files, merged, fingerprint) = (self.files.clone(), written.merged, self.fingerprint.clone());
+        let positions = intent.positions.clone();
         log.snapshot(Snapshot { epoch: intent.epoch, intent, fingerprint, from_pane, files, merged }, from).await?;
         failpoint::hit(&parts.plan.name, "snapshot.recorded");
+        parts.source.acknowledge(&parts.plan.name, &positions);
         parts.status.note_snapshot(written.took, parts.clock.now_ms());
         Ok(())
     }

@@ -110,11 +110,8 @@ pub enum Role {
 /// The role of a table by its words, or a sentence that says why there is none.
 pub fn role(stored_as: &str, unbounded: bool) -> Result<Role, String> {
     match (stored_as, unbounded) {
-        ("KAFKA", true) => Ok(Role::Source),
+        ("KAFKA" | "POSTGRES", true) => Ok(Role::Source),
         ("POSTGRES", false) => Ok(Role::Lookup),
-        ("POSTGRES", true) => {
-            Err("the changes of a Postgres table cannot be read yet; without UNBOUNDED it is a lookup table".to_string())
-        }
         ("KAFKA" | "REDIS" | "PARQUET" | "JSON" | "HTTP" | "PRINT", false) => Ok(Role::Sink),
         ("REDIS" | "PARQUET" | "JSON" | "HTTP" | "PRINT", true) => {
             Err("a sink is not UNBOUNDED: leave the word out".to_string())

@@ -130,6 +130,10 @@ impl Source for MemorySource {
         self.start(Start::Latest)
     }
 
+    fn acknowledge(&self, _lane: &str, _positions: &Positions) {
+        // What it keeps does not depend on its readers.
+    }
+
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>> {
         self.open(from, true)
     }

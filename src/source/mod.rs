@@ -6,8 +6,13 @@
 pub mod kafka;
 pub mod log;
 pub mod memory;
+pub mod postgres;
+pub mod watermark;
 
 use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
 
 use crate::batch::Payloads;
 use crate::error::Result;
@@ -37,6 +42,10 @@ pub trait Source: Send + Sync {
     /// A new reader that stands at `from`. Partitions that are not in `from` are read from their beginning.
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>>;
 
+    /// Says that `lane` will never read before `positions` again, not even after a crash. A lane calls it with its positions at the
+    /// start, and whenever later ones are durable. For a source that must keep what is not acknowledged.
+    fn acknowledge(&self, lane: &str, positions: &Positions);
+
     /// As [`Source::reader`], but over the partitions of `from` only, and no new ones.
     fn reader_of(&self, from: &Positions) -> Result<Box<dyn Reader>>;
 }
@@ -56,4 +65,34 @@ pub trait Reader: Send {
 
     /// The log end of every partition as last heard of, for showing lag. Asks nobody.
     fn log_ends(&self) -> Positions;
+}
+
+/// Where a source may be begun again: the source's own words, of no meaning to others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Mark(pub serde_json::Value);
+
+/// The keeper of sources that forget what is acknowledged (a WAL): before it acknowledges, the place from which it can be read
+/// again must be durable. Order of calls: [`Keeper::begin`] once, then [`Keeper::next`] and [`Keeper::kept`] in turn, then
+/// [`Keeper::end`]. Its sources wait until it has begun.
+#[async_trait]
+pub trait Keeper: Send + Sync {
+    /// The name under which its marks are kept.
+    fn name(&self) -> String;
+
+    /// How long to wait between two marks: how far a restart goes back.
+    fn interval(&self) -> Duration;
+
+    /// Begins to read where the newest durable mark says; without one, where the sources' options say.
+    async fn begin(&self, mark: Option<Mark>) -> Result<()>;
+
+    /// Waits until there is a newer mark to make durable. With `now`, returns at once what there is. Dropping the future loses
+    /// nothing. `Err`: it has failed for good, and so have its sources.
+    async fn next(&self, now: bool) -> Result<Option<Mark>>;
+
+    /// `mark` is durable: what lies before it is acknowledged.
+    fn kept(&self, mark: &Mark);
+
+    /// Ends the reading, after the last mark was acknowledged. Takes a second at most.
+    async fn end(&self);
 }

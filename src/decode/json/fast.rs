@@ -3,10 +3,10 @@
 //! It either adds the very row that the slow path would add, or gives `None`, after which the caller takes back what it
 //! added and asks the slow path. It never decides that a record is bad.
 
-use super::column::Value;
-use super::rows::Rows;
 use super::scan;
-use super::text::PAYLOADS;
+use crate::decode::rows::Rows;
+use crate::decode::rows::column::Value;
+use crate::decode::rows::text::PAYLOADS;
 
 /// A template is for a payload with at most so many keys …
 const STEPS_MAX: usize = 512;

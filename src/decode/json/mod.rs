@@ -40,20 +40,16 @@
 //! Timestamps are never guessed: a date alone or a time without an offset is refused (`time`), and so are integers
 //! (`type_mismatch`), since nothing says whether they count seconds or milliseconds.
 
-mod column;
 mod fast;
-mod number;
-mod rows;
-mod scan;
+pub(in crate::decode) mod scan;
 mod slow;
 #[cfg(test)]
 mod tests;
-mod text;
-mod time;
 
 use arrow::array::Int64Array;
 use arrow::datatypes::SchemaRef;
 
+use super::rows::Rows;
 use super::{Decoded, Decoder};
 use crate::batch::{DeadLetter, Payloads};
 use crate::error::{Error, Kind, Result};
@@ -65,7 +61,7 @@ const LEVELS_MAX: usize = 128;
 #[derive(Debug)]
 pub struct JsonDecoder {
     schema: SchemaRef,
-    rows: rows::Rows,
+    rows: Rows,
     template: fast::Template,
     /// Off only in the tests that compare both paths.
     fast: bool,
@@ -75,7 +71,7 @@ impl JsonDecoder {
     /// A decoder for these columns, possibly none: then rows are only counted.
     /// Fails with [`Kind::Sql`] and the column's name if a type cannot be decoded or a name comes twice.
     pub fn new(schema: SchemaRef) -> Result<JsonDecoder> {
-        let rows = rows::Rows::new(&schema)?;
+        let rows = Rows::new(&schema)?;
         Ok(Self { schema, rows, template: fast::Template::default(), fast: true })
     }
 

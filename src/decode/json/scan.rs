@@ -4,30 +4,20 @@
 //! *or not usual* (an escape where none is expected, `\u`, deep nesting). `None` costs a second look, never a record.
 
 use super::LEVELS_MAX;
-
-/// What a value is, by its first byte.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shape {
-    Null,
-    True,
-    False,
-    Number,
-    String,
-    Nested,
-}
+use crate::decode::rows::column::Shape;
 
 /// A value found: its text is `bytes[from..to]` (without the quotes of a string), and what follows begins at `next`.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Found {
-    pub(super) shape: Shape,
-    pub(super) from: usize,
-    pub(super) to: usize,
-    pub(super) next: usize,
+pub(in crate::decode) struct Found {
+    pub(in crate::decode) shape: Shape,
+    pub(in crate::decode) from: usize,
+    pub(in crate::decode) to: usize,
+    pub(in crate::decode) next: usize,
 }
 
 /// The value that begins at `at`. A string with an escape is refused, inside of nested values only `\u` is.
 #[inline]
-pub(super) fn value(bytes: &[u8], at: usize) -> Option<Found> {
+pub(in crate::decode) fn value(bytes: &[u8], at: usize) -> Option<Found> {
     let (shape, next) = match *bytes.get(at)? {
         b'"' => {
             let end = plain_string(bytes, at + 1)?;
@@ -44,7 +34,7 @@ pub(super) fn value(bytes: &[u8], at: usize) -> Option<Found> {
 }
 
 /// Passes over any value, checking all of it; `level` is how many objects and arrays are open around it.
-pub(super) fn skip(bytes: &[u8], at: usize, level: usize) -> Option<usize> {
+pub(in crate::decode) fn skip(bytes: &[u8], at: usize, level: usize) -> Option<usize> {
     match *bytes.get(at)? {
         b'"' => string(bytes, at + 1),
         b'-' | b'0'..=b'9' => number(bytes, at),
@@ -96,7 +86,7 @@ fn array(bytes: &[u8], at: usize, level: usize) -> Option<usize> {
 
 /// The position of the first byte from `at` on that is not white space.
 #[inline]
-pub(super) fn blanks(bytes: &[u8], mut at: usize) -> usize {
+pub(in crate::decode) fn blanks(bytes: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(at) {
         at += 1;
     }
@@ -110,7 +100,7 @@ fn word(bytes: &[u8], at: usize, word: &[u8]) -> Option<usize> {
 
 /// The position of the closing quote of a string without escapes whose text begins at `at`.
 #[inline]
-pub(super) fn plain_string(bytes: &[u8], at: usize) -> Option<usize> {
+pub(in crate::decode) fn plain_string(bytes: &[u8], at: usize) -> Option<usize> {
     let end = stop(bytes, at)?;
     (bytes[end] == b'"').then_some(end)
 }

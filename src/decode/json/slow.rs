@@ -8,11 +8,11 @@ use serde::{Deserialize, de};
 use serde_json::value::RawValue;
 
 use super::LEVELS_MAX;
-use super::column::{Column, Refusal, Value};
-use super::rows::Rows;
-use super::scan::Shape;
-use super::text::{PAYLOADS, RESOLVED};
 use crate::batch::Stage;
+use crate::decode::rows::Rows;
+use crate::decode::rows::column::Shape;
+use crate::decode::rows::column::{Column, Refusal, Value};
+use crate::decode::rows::text::{PAYLOADS, RESOLVED};
 
 /// At most so many characters of a value are repeated in a message.
 const SHOWN_CHARS: usize = 40;

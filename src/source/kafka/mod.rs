@@ -67,6 +67,10 @@ impl Source for KafkaSource {
         Ok(self.bounds()?.into_iter().map(|(partition, _, high)| (partition, high)).collect())
     }
 
+    fn acknowledge(&self, _lane: &str, _positions: &Positions) {
+        // The broker keeps records by its own rules.
+    }
+
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>> {
         Ok(Box::new(reader::KafkaReader::open(&self.options, from, true)?))
     }

@@ -8,7 +8,8 @@ use rdkafka::ClientConfig;
 use crate::error::Result;
 use crate::kafka::options::{FOR_WRITERS, wrong_settings};
 use crate::source::Start;
-use crate::table::{TableDef, parse_duration};
+use crate::source::watermark::WatermarkOptions;
+use crate::table::TableDef;
 
 /// Settings of librdkafka that exactly-once rests on: a user cannot change them.
 const FIXED: [(&str, &str); 6] = [
@@ -62,19 +63,6 @@ pub struct KafkaOptions {
     pub kafka: Vec<(String, String)>,
 }
 
-/// How a lane computes its watermark over this table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WatermarkOptions {
-    /// `watermark.column`: the column with the event time. Windows need one.
-    pub column: Option<String>,
-    /// `watermark.delay`: how much later than the newest an event may come.
-    pub delay: Duration,
-    /// `watermark.idle_timeout`: how long a partition at its log end holds the others back; `None` (`'off'`): for ever.
-    pub idle_timeout: Option<Duration>,
-    /// `watermark.max_ahead`: event times further ahead of the clock than this are dead letters.
-    pub max_ahead: Duration,
-}
-
 impl KafkaOptions {
     /// Reads and checks the options of `table`; all problems become one error with its place. Touches no network.
     pub fn from_table(table: &TableDef) -> Result<Self> {
@@ -86,28 +74,12 @@ impl KafkaOptions {
             _ => Start::Earliest,
         };
         let goes_on_without_lost = options.one_of("on_lost", &["stop", "go_on"]) == "go_on";
-        let column = options.text("watermark.column").map(str::to_string);
-        if let Some(name) = column.as_deref().filter(|name| table.schema.field_with_name(name).is_err()) {
-            options.problem(format!("option 'watermark.column' is '{name}', which is not a column of the table"));
-        }
-        let delay = options.duration("watermark.delay", Duration::from_secs(5));
-        let idle_timeout = match options.text("watermark.idle_timeout") {
-            None => Some(Duration::from_secs(60)),
-            Some(text) if text.eq_ignore_ascii_case("off") => None,
-            Some(text) => parse_duration(text).or_else(|| {
-                options.problem(format!(
-                    "option 'watermark.idle_timeout' is '{text}'; it must be a duration such as '1m', or 'off'"
-                ));
-                None
-            }),
-        };
-        let max_ahead = options.duration("watermark.max_ahead", Duration::from_secs(3600));
+        let watermark = WatermarkOptions::read(&mut options, table);
         let kafka: Vec<(String, String)> =
             options.with_prefix("kafka.").into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         if table.location.is_empty() {
             options.problem("needs the topic as LOCATION");
         }
-        let watermark = WatermarkOptions { column, delay, idle_timeout, max_ahead };
         let queue_kib = QUEUE_KIB;
         let topic = table.location.clone();
         let read = Self { topic, brokers, format, start, goes_on_without_lost, watermark, queue_kib, kafka };
@@ -173,17 +145,6 @@ impl KafkaOptions {
         let name = "topic.metadata.refresh.interval.ms";
         let given = self.kafka.iter().find(|(given, _)| given == name).and_then(|(_, value)| value.parse().ok());
         Duration::from_millis(given.filter(|&ms| ms > 0).unwrap_or(10_000))
-    }
-}
-
-impl Default for WatermarkOptions {
-    fn default() -> Self {
-        Self {
-            column: None,
-            delay: Duration::from_secs(5),
-            idle_timeout: Some(Duration::from_secs(60)),
-            max_ahead: Duration::from_secs(3600),
-        }
     }
 }
 

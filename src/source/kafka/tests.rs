@@ -32,7 +32,7 @@ fn table(options: &[(&str, &str)]) -> TableDef {
 #[test]
 fn options_have_defaults_and_take_what_is_given() {
     let options = KafkaOptions::from_table(&table(&[("brokers", "b:1")])).expect("enough");
-    assert_eq!((options.start, options.watermark), (Start::Earliest, options::WatermarkOptions::default()));
+    assert_eq!((options.start, options.watermark), (Start::Earliest, crate::source::watermark::WatermarkOptions::default()));
     let given = [
         ("brokers", "b:1"),
         ("start", "latest"),

@@ -13,25 +13,35 @@ use arrow::datatypes::{
 };
 
 use super::number::{self, Misfit};
-use super::scan::Shape;
 use super::text::{self, Texts};
 use super::time::{self, Minute};
 use crate::error::{Error, Kind, Result};
 
+/// What a value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::decode) enum Shape {
+    Null,
+    True,
+    False,
+    Number,
+    String,
+    Nested,
+}
+
 /// A value as a column takes it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Value<'a> {
-    pub(super) shape: Shape,
+pub(in crate::decode) struct Value<'a> {
+    pub(in crate::decode) shape: Shape,
     /// The value as it stands in the payload; of a string, what is between the quotes, escapes resolved.
-    pub(super) text: &'a [u8],
+    pub(in crate::decode) text: &'a [u8],
     /// The number of the buffer that holds `text` (see [`text`]), and where in it.
-    pub(super) buffer: u32,
-    pub(super) offset: usize,
+    pub(in crate::decode) buffer: u32,
+    pub(in crate::decode) offset: usize,
 }
 
 /// Why a column does not take a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(in crate::decode) enum Refusal {
     /// The column may not be NULL.
     Null,
     /// The value is of another type.
@@ -53,7 +63,7 @@ impl From<Misfit> for Refusal {
 
 /// One column of the rows so far.
 #[derive(Debug)]
-pub(super) struct Column {
+pub(in crate::decode) struct Column {
     field: Arc<Field>,
     cells: Cells,
     /// The rows that are NULL, in order.
@@ -104,7 +114,7 @@ macro_rules! each {
 
 impl Column {
     /// An empty column; the error names it if its type cannot be decoded from JSON.
-    pub(super) fn new(field: &Arc<Field>) -> Result<Self> {
+    pub(in crate::decode) fn new(field: &Arc<Field>) -> Result<Self> {
         let whole = |least, most| Cells::Whole { least, most, values: Vec::new() };
         let cells = match field.data_type() {
             DataType::Int8 => whole(i8::MIN.into(), i8::MAX as u64),
@@ -135,23 +145,23 @@ impl Column {
     }
 
     /// The column's declaration.
-    pub(super) fn field(&self) -> &Field {
+    pub(in crate::decode) fn field(&self) -> &Field {
         &self.field
     }
 
     /// How many values it has.
     #[inline]
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::decode) fn len(&self) -> usize {
         each!(&self.cells, values => values.len())
     }
 
     /// Makes room for `rows` values.
-    pub(super) fn reserve(&mut self, rows: usize) {
+    pub(in crate::decode) fn reserve(&mut self, rows: usize) {
         each!(&mut self.cells, values => values.reserve_exact(rows));
     }
 
     /// Takes back the values after the first `rows`.
-    pub(super) fn truncate(&mut self, rows: usize) {
+    pub(in crate::decode) fn truncate(&mut self, rows: usize) {
         each!(&mut self.cells, values => values.truncate(rows));
         while self.nulls.last().is_some_and(|&row| row >= rows) {
             self.nulls.pop();
@@ -160,7 +170,7 @@ impl Column {
 
     /// Adds a value, or nothing and says why.
     #[inline]
-    pub(super) fn put(&mut self, value: Value<'_>) -> Result<(), Refusal> {
+    pub(in crate::decode) fn put(&mut self, value: Value<'_>) -> Result<(), Refusal> {
         if value.shape == Shape::Null {
             return self.put_null();
         }
@@ -187,8 +197,59 @@ impl Column {
         Ok(())
     }
 
+    /// Adds a value as Postgres writes it, or nothing and says why. `text` stands at `offset` of `buffer`.
+    #[inline]
+    pub(in crate::decode) fn put_postgres(&mut self, text: &[u8], buffer: u32, offset: usize) -> Result<(), Refusal> {
+        match &mut self.cells {
+            Cells::Text(views) => {
+                simdutf8::basic::from_utf8(text).map_err(|_| Refusal::Type)?;
+                views.push(text::view(text, buffer, offset));
+            }
+            Cells::Whole { least, most, values } => values.push(number::whole(text, *least, *most)?),
+            Cells::Time { unit, last, values } => {
+                let at = time::instant_or_utc(text, last).map_err(Refusal::Time)?;
+                values.push(time::in_unit(at, *unit).ok_or(Refusal::Range)?);
+            }
+            Cells::Float { single, values } => values.push(match text {
+                b"NaN" => f64::NAN,
+                b"Infinity" => f64::INFINITY,
+                b"-Infinity" => f64::NEG_INFINITY,
+                _ => float(text, *single)?,
+            }),
+            Cells::Flag(values) => match text {
+                b"t" | b"true" => values.push(true),
+                b"f" | b"false" => values.push(false),
+                _ => return Err(Refusal::Type),
+            },
+            Cells::Decimal { precision, scale, values } if number::is_number(text) => {
+                values.push(number::decimal(text, *precision, *scale)?);
+            }
+            Cells::Decimal { .. } => return Err(Refusal::Type),
+            Cells::Date(values) => {
+                values.push(time::days(text).ok_or(Refusal::Time("is not a date such as 2026-11-23"))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a number to a column of 64-bit integers. Other columns are left as they are: they get a NULL.
+    pub(in crate::decode) fn put_whole(&mut self, value: i64) {
+        if let Cells::Whole { values, .. } = &mut self.cells {
+            values.push(value);
+        }
+    }
+
+    /// Adds an instant to a column of times, as [`Column::put_whole`]; one that the unit cannot hold is left out.
+    pub(in crate::decode) fn put_instant(&mut self, seconds: i64, nanos: u32) {
+        if let Cells::Time { unit, values, .. } = &mut self.cells
+            && let Some(at) = time::in_unit((seconds, nanos), *unit)
+        {
+            values.push(at);
+        }
+    }
+
     /// Adds a NULL, if the column may hold one.
-    pub(super) fn put_null(&mut self) -> Result<(), Refusal> {
+    pub(in crate::decode) fn put_null(&mut self) -> Result<(), Refusal> {
         if !self.field.is_nullable() {
             return Err(Refusal::Null);
         }
@@ -198,12 +259,12 @@ impl Column {
     }
 
     /// The views of a column of texts.
-    pub(super) fn views(&self) -> Option<&Vec<u128>> {
+    pub(in crate::decode) fn views(&self) -> Option<&Vec<u128>> {
         if let Cells::Text(views) = &self.cells { Some(views) } else { None }
     }
 
     /// Takes all values out as an array; the column is empty afterwards. `texts` are what the views point into.
-    pub(super) fn finish(&mut self, texts: &Texts) -> Result<ArrayRef> {
+    pub(in crate::decode) fn finish(&mut self, texts: &Texts) -> Result<ArrayRef> {
         let nulls = bitmap(&std::mem::take(&mut self.nulls), self.len());
         let data_type = self.field.data_type();
         Ok(match &mut self.cells {

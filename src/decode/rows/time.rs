@@ -9,7 +9,7 @@ const DAY_SECONDS: i64 = 86_400;
 
 /// The minute read last: events that follow each other mostly share it.
 #[derive(Debug, Default)]
-pub(super) struct Minute {
+pub(in crate::decode) struct Minute {
     /// `YYYY-MM-DDTHH:MM`
     text: [u8; 16],
     /// Its seconds since 1970, before the offset.
@@ -22,29 +22,57 @@ pub(super) struct Minute {
 /// `±HH:MM`, and as Postgres writes it, `±HH` or `±HHMM`. It must be there: a time without one is a guess.
 /// Second 60 is read where a leap second can be, and means the next second.
 #[inline]
-pub(super) fn instant(text: &[u8], last: &mut Minute) -> Result<(i64, u32), &'static str> {
-    const FORM: &str = "is not a time such as 2026-11-23T10:00:00.123Z";
-    let (minute, rest) = text.split_first_chunk::<16>().ok_or(FORM)?;
-    if *minute != last.text {
-        *last = Minute { text: *minute, seconds: start_of(minute).ok_or(FORM)? };
-    }
-    let [b':', tens, ones, rest @ ..] = rest else { return Err(FORM) };
-    let second = two(*tens, *ones).filter(|&second| second <= 60).ok_or(FORM)?;
-    let (nanos, rest) = fraction(rest).ok_or(FORM)?;
-    if rest.is_empty() {
+pub(in crate::decode) fn instant(text: &[u8], last: &mut Minute) -> Result<(i64, u32), &'static str> {
+    let clock = Clock::read(text, last)?;
+    if clock.offset.is_empty() {
         return Err("has no offset from UTC; add Z or one such as +02:00");
     }
-    let seconds = last.seconds + second - offset(rest).ok_or(FORM)?;
-    if second == 60 && seconds.rem_euclid(DAY_SECONDS) != 0 {
-        return Err("has a leap second where there is none");
+    clock.instant(offset(clock.offset).ok_or(FORM)?)
+}
+
+/// The same of a text that may have no offset: then it is UTC.
+#[inline]
+pub(in crate::decode) fn instant_or_utc(text: &[u8], last: &mut Minute) -> Result<(i64, u32), &'static str> {
+    let clock = Clock::read(text, last)?;
+    clock.instant(if clock.offset.is_empty() { 0 } else { offset(clock.offset).ok_or(FORM)? })
+}
+
+const FORM: &str = "is not a time such as 2026-11-23T10:00:00.123Z";
+
+/// What a clock showed, and the text of its offset from UTC.
+struct Clock<'a> {
+    seconds: i64,
+    nanos: u32,
+    leaps: bool,
+    offset: &'a [u8],
+}
+
+impl<'a> Clock<'a> {
+    #[inline]
+    fn read(text: &'a [u8], last: &mut Minute) -> Result<Self, &'static str> {
+        let (minute, rest) = text.split_first_chunk::<16>().ok_or(FORM)?;
+        if *minute != last.text {
+            *last = Minute { text: *minute, seconds: start_of(minute).ok_or(FORM)? };
+        }
+        let [b':', tens, ones, rest @ ..] = rest else { return Err(FORM) };
+        let second = two(*tens, *ones).filter(|&second| second <= 60).ok_or(FORM)?;
+        let (nanos, offset) = fraction(rest).ok_or(FORM)?;
+        Ok(Self { seconds: last.seconds + second, nanos, leaps: second == 60, offset })
     }
-    Ok((seconds, nanos))
+
+    fn instant(&self, ahead: i64) -> Result<(i64, u32), &'static str> {
+        let seconds = self.seconds - ahead;
+        if self.leaps && seconds.rem_euclid(DAY_SECONDS) != 0 {
+            return Err("has a leap second where there is none");
+        }
+        Ok((seconds, self.nanos))
+    }
 }
 
 /// An instant in `unit`s since 1970, or `None` where they do not reach (nanoseconds: years 1677 to 2262).
 /// What is finer than the unit is dropped.
 #[inline]
-pub(super) fn in_unit((seconds, nanos): (i64, u32), unit: TimeUnit) -> Option<i64> {
+pub(in crate::decode) fn in_unit((seconds, nanos): (i64, u32), unit: TimeUnit) -> Option<i64> {
     let (per_second, per_unit) = match unit {
         TimeUnit::Second => (1, 1_000_000_000),
         TimeUnit::Millisecond => (1_000, 1_000_000),
@@ -55,7 +83,7 @@ pub(super) fn in_unit((seconds, nanos): (i64, u32), unit: TimeUnit) -> Option<i6
 }
 
 /// The days since 1970 of `YYYY-MM-DD`.
-pub(super) fn days(text: &[u8]) -> Option<i32> {
+pub(in crate::decode) fn days(text: &[u8]) -> Option<i32> {
     let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };
     let year = two(y1, y2)? * 100 + two(y3, y4)?;
     let date = NaiveDate::from_ymd_opt(year as i32, two(m1, m2)? as u32, two(d1, d2)? as u32)?;

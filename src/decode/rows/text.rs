@@ -8,9 +8,9 @@ use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 
 /// The number of the buffer that holds the payloads.
-pub(super) const PAYLOADS: u32 = 0;
+pub(in crate::decode) const PAYLOADS: u32 = 0;
 /// The number of the buffer that holds strings whose escapes were resolved.
-pub(super) const RESOLVED: u32 = 1;
+pub(in crate::decode) const RESOLVED: u32 = 1;
 
 /// A view that holds longer texts than this points into a buffer; shorter ones hold the text itself.
 const INLINE_MAX: u32 = 12;
@@ -20,13 +20,13 @@ const KEEP_RATIO: usize = 4;
 
 /// The view of `text`, which stands at `offset` of `buffer`.
 #[inline]
-pub(super) fn view(text: &[u8], buffer: u32, offset: usize) -> u128 {
+pub(in crate::decode) fn view(text: &[u8], buffer: u32, offset: usize) -> u128 {
     // A batch is at most `i32::MAX` bytes long: the decoder refuses larger ones.
     make_view(text, buffer, offset as u32)
 }
 
 /// The two buffers that the views of one batch point into.
-pub(super) struct Texts {
+pub(in crate::decode) struct Texts {
     payloads: Buffer,
     resolved: Buffer,
     keep: bool,
@@ -34,14 +34,18 @@ pub(super) struct Texts {
 
 impl Texts {
     /// Decides, from all views of a batch, whether its payloads stay in memory.
-    pub(super) fn new<'a>(payloads: Vec<u8>, resolved: Vec<u8>, columns: impl Iterator<Item = &'a Vec<u128>>) -> Self {
+    pub(in crate::decode) fn new<'a>(
+        payloads: Vec<u8>,
+        resolved: Vec<u8>,
+        columns: impl Iterator<Item = &'a Vec<u128>>,
+    ) -> Self {
         let used: usize = columns.flatten().map(|&view| ByteView::from(view)).filter(points_into_payloads).map(size).sum();
         let keep = used > 0 && used >= payloads.len() / KEEP_RATIO;
         Self { payloads: Buffer::from_vec(payloads), resolved: Buffer::from_vec(resolved), keep }
     }
 
     /// The array of these views, which are views of valid UTF-8.
-    pub(super) fn array(
+    pub(in crate::decode) fn array(
         &self,
         data_type: &DataType,
         views: Vec<u128>,

@@ -1,8 +1,10 @@
 //! Numbers of JSON (already checked against its grammar) as whole numbers and decimals.
 
+use super::column::Shape;
+use crate::decode::json::scan;
 /// Why a number does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Misfit {
+pub(in crate::decode) enum Misfit {
     /// It has a fraction or an exponent.
     NotWhole,
     /// It is too large or too small.
@@ -11,7 +13,7 @@ pub(super) enum Misfit {
 
 /// A whole number within `least..=most`, in 64 bits (as `i64` or `u64`). `-0` is 0; `1.0` and `1e2` are not whole.
 #[inline]
-pub(super) fn whole(text: &[u8], least: i64, most: u64) -> Result<i64, Misfit> {
+pub(in crate::decode) fn whole(text: &[u8], least: i64, most: u64) -> Result<i64, Misfit> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),
@@ -47,7 +49,7 @@ pub(super) fn whole(text: &[u8], least: i64, most: u64) -> Result<i64, Misfit> {
 
 /// A decimal of `precision` digits, `scale` of them behind the point, as the number of its smallest units.
 /// Further digits are rounded, a half away from zero, as Postgres does; exponents are read.
-pub(super) fn decimal(text: &[u8], precision: u8, scale: i8) -> Result<i128, Misfit> {
+pub(in crate::decode) fn decimal(text: &[u8], precision: u8, scale: i8) -> Result<i128, Misfit> {
     let (negative, text) = match text {
         [b'-', text @ ..] => (true, text),
         text => (false, text),
@@ -88,8 +90,8 @@ fn exponent(text: &[u8]) -> i64 {
 }
 
 /// Whether `text` is a number of JSON; asked of strings that stand for decimals.
-pub(super) fn is_number(text: &[u8]) -> bool {
-    super::scan::value(text, 0).is_some_and(|found| found.shape == super::scan::Shape::Number && found.next == text.len())
+pub(in crate::decode) fn is_number(text: &[u8]) -> bool {
+    scan::value(text, 0).is_some_and(|found| found.shape == Shape::Number && found.next == text.len())
 }
 
 #[cfg(test)]

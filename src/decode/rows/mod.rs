@@ -1,4 +1,9 @@
-//! The rows of a batch in the making, column by column.
+//! The rows of a batch in the making, column by column: for every format whose values are texts.
+
+pub(in crate::decode) mod column;
+mod number;
+pub(in crate::decode) mod text;
+pub(in crate::decode) mod time;
 
 use std::sync::Arc;
 
@@ -6,24 +11,24 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use hashbrown::HashMap;
 
-use super::column::{Column, Refusal};
-use super::text::Texts;
+use self::column::{Column, Refusal};
+use self::text::Texts;
 use crate::error::{Error, Kind, Result};
 
 /// Columns that are all `count` values long between two records.
 #[derive(Debug)]
-pub(super) struct Rows {
-    pub(super) columns: Vec<Column>,
+pub(in crate::decode) struct Rows {
+    pub(in crate::decode) columns: Vec<Column>,
     /// How many rows are complete.
-    pub(super) count: usize,
+    pub(in crate::decode) count: usize,
     /// Strings whose escapes were resolved; views point into it.
-    pub(super) resolved: Vec<u8>,
+    pub(in crate::decode) resolved: Vec<u8>,
     by_name: HashMap<Box<[u8]>, usize>,
 }
 
 impl Rows {
     /// No rows yet; the error names a column that cannot be decoded, or whose name another has.
-    pub(super) fn new(schema: &Schema) -> Result<Self> {
+    pub(in crate::decode) fn new(schema: &Schema) -> Result<Self> {
         let mut by_name = HashMap::new();
         for (index, field) in schema.fields().iter().enumerate() {
             if by_name.insert(Box::from(field.name().as_bytes()), index).is_some() {
@@ -35,17 +40,17 @@ impl Rows {
     }
 
     /// The column with this name.
-    pub(super) fn column(&self, name: &[u8]) -> Option<usize> {
+    pub(in crate::decode) fn column(&self, name: &[u8]) -> Option<usize> {
         self.by_name.get(name).copied()
     }
 
     /// Makes room for `rows` rows.
-    pub(super) fn reserve(&mut self, rows: usize) {
+    pub(in crate::decode) fn reserve(&mut self, rows: usize) {
         self.columns.iter_mut().for_each(|column| column.reserve(rows));
     }
 
     /// Makes NULL what the present row has no value for; on refusal, says which column.
-    pub(super) fn fill(&mut self) -> Result<(), (usize, Refusal)> {
+    pub(in crate::decode) fn fill(&mut self) -> Result<(), (usize, Refusal)> {
         for (index, column) in self.columns.iter_mut().enumerate() {
             if column.len() == self.count {
                 column.put_null().map_err(|refusal| (index, refusal))?;
@@ -55,12 +60,12 @@ impl Rows {
     }
 
     /// Takes back what there is of an incomplete row.
-    pub(super) fn undo(&mut self) {
+    pub(in crate::decode) fn undo(&mut self) {
         self.columns.iter_mut().for_each(|column| column.truncate(self.count));
     }
 
     /// Takes all rows out; `payloads` is what their texts point into.
-    pub(super) fn finish(&mut self, schema: &SchemaRef, payloads: Vec<u8>) -> Result<RecordBatch> {
+    pub(in crate::decode) fn finish(&mut self, schema: &SchemaRef, payloads: Vec<u8>) -> Result<RecordBatch> {
         let texts = Texts::new(payloads, std::mem::take(&mut self.resolved), self.columns.iter().filter_map(Column::views));
         let arrays = self.columns.iter_mut().map(|column| column.finish(&texts)).collect::<Result<_>>()?;
         let options = RecordBatchOptions::new().with_row_count(Some(std::mem::take(&mut self.count)));

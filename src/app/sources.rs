@@ -1,0 +1,286 @@
+//! Tables into sources: which kind a table is, its log, and the lanes that read it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::datatypes::{Schema, SchemaRef};
+use tokio::task::JoinSet;
+
+use super::sinks::{SinkKind, emit_of, kept, make_sink, placeholder};
+use super::{EPOCH_PARTS, QUEUE_PARTS, Run, World, inside_folder};
+use crate::checkpoint::CheckpointStore;
+use crate::dead::DeadLetters;
+use crate::dead::folder::{FolderDeadLetters, Originals};
+use crate::dead::kafka::KafkaDeadLetters;
+use crate::decode::json::JsonDecoder;
+use crate::decode::pgoutput::{Changes, PgoutputDecoder};
+use crate::error::{Error, Kind, Result};
+use crate::lane::letters::{self, LettersParts};
+use crate::lane::{Bounds, LaneParts, WatermarkRules, driver};
+use crate::memory::Share;
+use crate::pgoutput::Relations;
+use crate::position::Positions;
+use crate::query::plan::LanePlan;
+use crate::query::project::Project;
+use crate::secrets::Secrets;
+use crate::settings::Settings;
+use crate::source::kafka::{KafkaOptions, KafkaSource};
+use crate::source::log::{Log, LogLimits, MakeDecoder};
+use crate::source::memory::MemorySource;
+use crate::source::postgres::{Capture, PostgresOptions, PostgresSource};
+use crate::source::watermark::WatermarkOptions;
+use crate::source::{Keeper, Source, Start};
+use crate::table::TableDef;
+
+/// What the dead letters of changes have passed is not kept by Postgres any longer, and read again after a start.
+const CAPTURED_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A source with its log, shared by its lanes.
+pub(super) struct OpenSource {
+    def: TableDef,
+    opened: Opened,
+    log: Arc<Log>,
+    until: Option<Positions>,
+    memory: Share,
+}
+
+impl OpenSource {
+    pub(super) async fn open(
+        project: &Project,
+        run: &Run,
+        def: TableDef,
+        plans: &[LanePlan],
+        captured: &Captured,
+    ) -> Result<Self> {
+        let memory = run.memory.share("log of", &def.name);
+        // Only the columns that some lane uses are decoded, in the table's order.
+        let used: BTreeSet<&String> = plans.iter().flat_map(|plan| &plan.columns).collect();
+        let fields: Vec<_> = def.schema.fields().iter().filter(|field| used.contains(field.name())).cloned().collect();
+        let opened = Opened::new(run, &def, Arc::new(Schema::new(fields)), captured)?;
+        // One thread reads, the others decode and run the lanes.
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        let limits = LogLimits {
+            bytes_max: project.settings().log_bytes_max,
+            lanes: plans.len() + 1,
+            threads,
+            memory: memory.clone(),
+            reader_bytes: opened.reader_bytes,
+        };
+        let log = Log::open(Arc::clone(&opened.source), Arc::clone(&opened.make_decoder), limits);
+        let until = if run.until_latest { Some(log_ends(&opened.source, run).await?) } else { None };
+        Ok(Self { def, opened, log, until, memory })
+    }
+
+    pub(super) fn start(
+        self,
+        project: &Project,
+        run: &Run,
+        plans: Vec<LanePlan>,
+        store: &Arc<dyn CheckpointStore>,
+        lineage: &str,
+        lanes: &mut JoinSet<Result<()>>,
+    ) -> Result<()> {
+        let settings = project.settings();
+        let ns = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        let watermark = WatermarkRules {
+            delay_ns: ns(self.opened.watermark.delay),
+            idle_ns: self.opened.watermark.idle_timeout.map(ns),
+            ahead_ns: ns(self.opened.watermark.max_ahead),
+        };
+        for plan in plans {
+            let sink = self.sink_of(run, &plan)?;
+            let kind = SinkKind::of(&sink)?;
+            let emit = emit_of(&sink, &kind)?;
+            let roll = match &kind {
+                SinkKind::Files(files) if kept(run).is_none() => Some((files.roll_size_bytes, files.roll_interval)),
+                _ => None,
+            };
+            let parts = LaneParts {
+                emit,
+                bounds: Bounds {
+                    take_bytes_max: run.memory.at_most(settings.epoch_bytes_max, EPOCH_PARTS),
+                    linger: Duration::from_millis(settings.linger_ms),
+                    roll,
+                    snapshot_records: settings.snapshot_records as u64,
+                    records_kept: settings.records_kept,
+                },
+                watermark,
+                source: Arc::clone(&self.opened.source),
+                log: Arc::clone(&self.log),
+                start: self.opened.start,
+                make_sink: make_sink(kind, &sink, settings.outbox.clone(), run, plan.memory.clone()),
+                make_dead: self.make_dead(run, settings),
+                store: Arc::clone(store),
+                lineage: lineage.to_string(),
+                clock: run.clock.clone(),
+                status: run.status.lane(&plan.name),
+                until: self.until.clone(),
+                stop: run.stop.clone(),
+                plan,
+            };
+            lanes.spawn(driver::run(parts));
+        }
+        let name = format!("{}.dlq", self.def.name);
+        let parts = LettersParts {
+            source: Arc::clone(&self.opened.source),
+            log: Arc::clone(&self.log),
+            start: self.opened.start,
+            make_dead: self.make_dead(run, settings),
+            store: Arc::clone(store),
+            lineage: lineage.to_string(),
+            clock: run.clock.clone(),
+            status: run.status.lane(&name),
+            until: self.until.clone(),
+            stop: run.stop.clone(),
+            records_kept: settings.records_kept,
+            memory: self.memory.clone(),
+            commit_interval: self.opened.letters_interval,
+            name,
+        };
+        lanes.spawn(letters::run(parts));
+        Ok(())
+    }
+
+    fn sink_of(&self, run: &Run, plan: &LanePlan) -> Result<TableDef> {
+        match &run.world {
+            World::Real => Secrets::Needed.resolve(&plan.sink),
+            World::Inside(inside) => {
+                let mut sink = placeholder(Secrets::Optional.resolve(&plan.sink)?);
+                match sink.stored_as.as_str() {
+                    "HTTP" => sink.location = inside.endpoint.clone(),
+                    "PARQUET" | "JSON" => sink.location = inside_folder(&inside.folder, &sink).display().to_string(),
+                    _ => {}
+                }
+                Ok(sink)
+            }
+        }
+    }
+
+    fn make_dead(&self, run: &Run, settings: &Settings) -> crate::lane::Make<Box<dyn DeadLetters>> {
+        let topic = self.opened.source.topic().to_string();
+        match (&run.world, self.opened.kafka.clone()) {
+            (World::Real, Some(options)) => Box::new(move || {
+                Ok(Box::new(KafkaDeadLetters::new(options.brokers.clone(), options.kafka.clone(), topic.clone())))
+            }),
+            (World::Real, None) => {
+                let folder = settings.dead_letters.clone();
+                // Its message has the values that are at fault.
+                let originals: Originals = Arc::new(|_, _| None);
+                Box::new(move || Ok(Box::new(FolderDeadLetters::new(folder.clone(), topic.clone(), Arc::clone(&originals)))))
+            }
+            (World::Inside(inside), _) => {
+                let (source, folder) = (inside.source.clone(), inside.folder.join("dead_letters"));
+                Box::new(move || {
+                    let source = source.clone();
+                    let originals = Arc::new(move |partition, offset| source.payload(partition, offset));
+                    Ok(Box::new(FolderDeadLetters::new(folder.clone(), topic.clone(), originals)))
+                })
+            }
+        }
+    }
+}
+
+/// A source of any kind, and what its kind decides.
+struct Opened {
+    source: Arc<dyn Source>,
+    make_decoder: MakeDecoder,
+    watermark: WatermarkOptions,
+    start: Start,
+    /// What each reader holds by itself.
+    reader_bytes: usize,
+    /// How often the positions of its dead letters' lane are worth a record.
+    letters_interval: Duration,
+    /// Where it comes from Kafka.
+    kafka: Option<KafkaOptions>,
+}
+
+impl Opened {
+    fn new(run: &Run, def: &TableDef, schema: SchemaRef, captured: &Captured) -> Result<Self> {
+        if def.stored_as == "POSTGRES" {
+            let options = PostgresOptions::from_table(def)?;
+            let changes = if options.all_changes { Changes::All } else { Changes::Inserts };
+            let (source, relations): (Arc<dyn Source>, Relations) = match (&run.world, captured.source(&def.name)) {
+                (World::Real, Some(source)) => {
+                    let relations = source.relations();
+                    (Arc::new(source), relations)
+                }
+                // Nothing changes there.
+                _ => (Arc::new(MemorySource::new(&def.location, 1, usize::MAX)), Relations::default()),
+            };
+            let table = options.location();
+            let make_decoder: MakeDecoder = Arc::new(move || {
+                Ok(Box::new(PgoutputDecoder::new(Arc::clone(&schema), changes, Arc::clone(&relations), &table)?))
+            });
+            let (watermark, start, letters_interval) = (options.watermark, Start::Earliest, CAPTURED_INTERVAL);
+            return Ok(Self { source, make_decoder, watermark, start, reader_bytes: 0, letters_interval, kafka: None });
+        }
+        let queue_bytes = run.memory.at_most(usize::MAX, QUEUE_PARTS);
+        let options = KafkaOptions::from_table(def)?.with_queue_at_most(queue_bytes);
+        let source: Arc<dyn Source> = match &run.world {
+            World::Real => Arc::new(KafkaSource::new(options.clone())),
+            World::Inside(inside) => Arc::new(inside.source.clone()),
+        };
+        let make_decoder: MakeDecoder = Arc::new(move || Ok(Box::new(JsonDecoder::new(Arc::clone(&schema))?)));
+        let reader_bytes = if matches!(run.world, World::Real) { options.queue_bytes() } else { 0 };
+        let (watermark, start, letters_interval) = (options.watermark.clone(), options.start, letters::COMMIT_INTERVAL);
+        Ok(Self { source, make_decoder, watermark, start, reader_bytes, letters_interval, kafka: Some(options) })
+    }
+}
+
+/// The captures of all Postgres tables whose changes are read.
+#[derive(Default)]
+pub(super) struct Captured {
+    captures: Vec<(Arc<Capture>, Vec<String>)>,
+}
+
+impl Captured {
+    /// One for each slot. `tables` are those that lanes read, each with the lanes that read it.
+    pub(super) fn new(tables: Vec<(TableDef, Vec<String>)>) -> Result<Self> {
+        let mut slots: Vec<Vec<(PostgresOptions, Vec<String>)>> = Vec::new();
+        for (def, lanes) in tables {
+            let options = PostgresOptions::from_table(&def)?;
+            match slots.iter_mut().find(|slot| slot.first().is_some_and(|(first, _)| first.same_slot(&options))) {
+                Some(slot) => slot.push((options, lanes)),
+                None => slots.push(vec![(options, lanes)]),
+            }
+        }
+        let capture = |tables: Vec<(PostgresOptions, Vec<String>)>| {
+            let names = tables.iter().map(|(options, _)| options.name().to_string()).collect();
+            (Arc::new(Capture::new(tables)), names)
+        };
+        Ok(Self { captures: slots.into_iter().map(capture).collect() })
+    }
+
+    /// What must keep their marks.
+    pub(super) fn keepers(&self) -> impl Iterator<Item = Arc<dyn Keeper>> {
+        self.captures.iter().map(|(capture, _)| Arc::clone(capture) as Arc<dyn Keeper>)
+    }
+
+    fn source(&self, table: &str) -> Option<PostgresSource> {
+        self.captures.iter().find_map(|(capture, names)| {
+            let index = names.iter().position(|name| name == table)?;
+            Some(capture.source(index))
+        })
+    }
+}
+
+/// The log ends as of now; a source that is not there yet is waited for.
+async fn log_ends(source: &Arc<dyn Source>, run: &Run) -> Result<Positions> {
+    let mut stop = run.stop.clone();
+    let mut told = false;
+    loop {
+        let asked = Arc::clone(source);
+        let ends = tokio::task::spawn_blocking(move || asked.log_ends()).await;
+        match ends.unwrap_or_else(|cause| Err(Error::new(Kind::Bug, "asking the source was broken off").because(cause))) {
+            Err(error) if error.kind() == Kind::Unreachable && !*stop.borrow() => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!("waiting: {}", error.chain());
+                }
+                let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
+                let _ = tokio::time::timeout(Duration::from_millis(500), stopped).await;
+            }
+            ends => return ends,
+        }
+    }
+}

@@ -1,0 +1,238 @@
+//! The changes of one table between the thread that receives them and its readers: kept until every lane is done with them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+use crate::batch::Payloads;
+use crate::error::{Error, Kind, Result};
+use crate::position::{Positions, Span};
+
+/// What one poll hands over at most.
+const POLL_RECORDS: usize = 16_384;
+const POLL_BYTES: usize = 4 << 20;
+
+/// The only partition of a table.
+pub(super) const PARTITION: i32 = 0;
+
+/// The changes `[first, next)` of one table.
+pub(super) struct Buffer {
+    /// `schema.table`, for messages.
+    table: String,
+    state: Mutex<State>,
+    news: Condvar,
+    /// Wakes who waits for room.
+    pub(super) room: Arc<Notify>,
+}
+
+struct State {
+    /// Nothing is known before the capture has begun.
+    begun: bool,
+    first: i64,
+    next: i64,
+    pieces: VecDeque<Arc<Payloads>>,
+    bytes: usize,
+    /// Whether there was nothing more to receive when it was last looked.
+    at_end: bool,
+    /// What each lane will not read again; none before it has said so.
+    lanes: BTreeMap<String, Option<i64>>,
+    /// What the receiving waits for.
+    waiting: Option<Error>,
+    failed: Option<Error>,
+}
+
+impl Buffer {
+    /// An empty one, for these lanes.
+    pub(super) fn new(table: String, lanes: &[String], room: Arc<Notify>) -> Self {
+        let state = State {
+            begun: false,
+            first: 0,
+            next: 0,
+            pieces: VecDeque::new(),
+            bytes: 0,
+            at_end: false,
+            lanes: lanes.iter().map(|lane| (lane.clone(), None)).collect(),
+            waiting: None,
+            failed: None,
+        };
+        Self { table, state: Mutex::new(state), news: Condvar::new(), room }
+    }
+
+    /// Says where the changes begin.
+    pub(super) fn begin(&self, at: i64) {
+        let mut state = self.state.lock();
+        (state.begun, state.first, state.next) = (true, at, at);
+        state.forget();
+        drop(state);
+        self.news.notify_all();
+    }
+
+    /// Adds what was received; `span` must touch what is there. What no lane needs is not kept.
+    pub(super) fn push(&self, piece: Payloads) {
+        let mut state = self.state.lock();
+        state.next = piece.span.to;
+        state.bytes += weight(&piece);
+        state.pieces.push_back(Arc::new(piece));
+        state.forget();
+        drop(state);
+        self.news.notify_all();
+    }
+
+    /// The offset after the last change.
+    pub(super) fn next(&self) -> i64 {
+        self.state.lock().next
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.state.lock().bytes
+    }
+
+    pub(super) fn set_at_end(&self, at_end: bool) {
+        self.state.lock().at_end = at_end;
+        if at_end {
+            self.news.notify_all();
+        }
+    }
+
+    pub(super) fn wait_for(&self, why: Option<Error>) {
+        self.state.lock().waiting = why;
+        self.news.notify_all();
+    }
+
+    pub(super) fn fail(&self, why: Error) {
+        self.state.lock().failed.get_or_insert(why);
+        self.news.notify_all();
+    }
+
+    pub(super) fn acknowledge(&self, lane: &str, at: i64) {
+        let mut state = self.state.lock();
+        let said = state.lanes.entry(lane.to_string()).or_default();
+        *said = Some(said.unwrap_or(at).max(at));
+        state.forget();
+        drop(state);
+        self.room.notify_one();
+    }
+
+    /// Before which no lane will read again; none before all have said so.
+    pub(super) fn acknowledged(&self) -> Option<i64> {
+        self.state.lock().acknowledged()
+    }
+
+    /// Waits until the changes' beginning is known.
+    pub(super) fn first(&self, wait: Duration) -> Result<i64> {
+        let mut state = self.state.lock();
+        if !state.begun && state.failed.is_none() {
+            self.news.wait_for(&mut state, wait);
+        }
+        state.check()?;
+        if state.begun { Ok(state.first) } else { Err(self.not_begun()) }
+    }
+
+    fn not_begun(&self) -> Error {
+        Error::new(Kind::Unreachable, format!("the changes of {} cannot be read yet", self.table))
+    }
+
+    /// What there is from `from` on, as one piece; waits for it.
+    pub(super) fn read(&self, from: i64, wait: Duration) -> Result<Option<Payloads>> {
+        let mut state = self.state.lock();
+        if (!state.begun || state.next <= from) && state.failed.is_none() {
+            self.news.wait_for(&mut state, wait);
+        }
+        if state.next <= from || !state.begun {
+            state.check()?;
+            return Ok(None);
+        }
+        if from < state.first {
+            let gone = Span { partition: PARTITION, from, to: state.first };
+            let text =
+                format!("the changes of {} are acknowledged up to {}: {gone} cannot be read again", self.table, state.first);
+            return Err(Error::new(Kind::Lost, text));
+        }
+        let at = state.pieces.partition_point(|piece| piece.span.to <= from);
+        let mut read = Payloads { span: Span { partition: PARTITION, from, to: from }, ..Payloads::default() };
+        let pieces: Vec<_> = state.pieces.range(at..).cloned().collect();
+        drop(state);
+        for piece in pieces {
+            if read.len() >= POLL_RECORDS || read.bytes.len() >= POLL_BYTES {
+                break;
+            }
+            append(&mut read, &piece);
+        }
+        Ok(Some(read))
+    }
+
+    /// Whether whoever stands at `at` has read everything, as far as is known; and the offset after the last change.
+    pub(super) fn end(&self, at: i64) -> (bool, i64) {
+        let state = self.state.lock();
+        (state.begun && state.at_end && at >= state.next, state.next)
+    }
+}
+
+impl State {
+    fn check(&self) -> Result<()> {
+        let trouble = self.failed.as_ref().or(self.waiting.as_ref());
+        trouble.map_or(Ok(()), |why| Err(why.clone()))
+    }
+
+    fn acknowledged(&self) -> Option<i64> {
+        self.lanes.values().copied().reduce(|least, at| Some(least?.min(at?)))?
+    }
+
+    /// Lets go of what every lane is done with.
+    fn forget(&mut self) {
+        let Some(until) = self.acknowledged() else { return };
+        while self.pieces.front().is_some_and(|piece| piece.span.to <= until) {
+            if let Some(piece) = self.pieces.pop_front() {
+                self.bytes -= weight(&piece);
+                self.first = piece.span.to;
+            }
+        }
+    }
+}
+
+/// Appends the part of `piece` after what `read` has.
+fn append(read: &mut Payloads, piece: &Payloads) {
+    let skipped = piece.offsets.partition_point(|&offset| offset < read.span.to);
+    let from = skipped.checked_sub(1).map_or(0, |last| piece.ends[last]);
+    let moved = read.bytes.len();
+    read.bytes.extend_from_slice(&piece.bytes[from..]);
+    read.ends.extend(piece.ends[skipped..].iter().map(|end| end - from + moved));
+    read.offsets.extend_from_slice(&piece.offsets[skipped..]);
+    read.span.to = piece.span.to;
+    read.appended_ms = piece.appended_ms;
+}
+
+fn weight(piece: &Payloads) -> usize {
+    piece.bytes.len() + piece.len() * (size_of::<usize>() + size_of::<i64>()) + size_of::<Payloads>()
+}
+
+/// A walk over the changes of one table.
+pub(super) struct BufferReader {
+    pub(super) buffer: Arc<Buffer>,
+    pub(super) at: i64,
+}
+
+impl crate::source::Reader for BufferReader {
+    fn poll(&mut self, wait: Duration, take: &mut dyn FnMut(Payloads)) -> Result<()> {
+        if let Some(piece) = self.buffer.read(self.at, wait)? {
+            self.at = piece.span.to;
+            take(piece);
+        }
+        Ok(())
+    }
+
+    fn positions(&self) -> Positions {
+        [(PARTITION, self.at)].into_iter().collect()
+    }
+
+    fn at_log_end(&self, _partition: i32) -> bool {
+        self.buffer.end(self.at).0
+    }
+
+    fn log_ends(&self) -> Positions {
+        [(PARTITION, self.buffer.end(self.at).1.max(self.at))].into_iter().collect()
+    }
+}

@@ -1,0 +1,91 @@
+//! Places in the WAL, and the mark that says where to begin again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result};
+use crate::source::Mark;
+
+/// A place in the WAL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(super) struct Lsn(pub(super) u64);
+
+impl Lsn {
+    /// Reads `16/B374D848`.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (high, low) = text.split_once('/')?;
+        let part = |text: &str| u32::from_str_radix(text, 16).ok().map(u64::from);
+        Some(Self(part(high)? << 32 | part(low)?))
+    }
+}
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xFFFF_FFFF)
+    }
+}
+
+impl TryFrom<String> for Lsn {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or_else(|| format!("'{text}' is no place in a WAL"))
+    }
+}
+
+impl From<Lsn> for String {
+    fn from(lsn: Lsn) -> Self {
+        lsn.to_string()
+    }
+}
+
+/// Between two transactions: everything that was committed before `lsn` is numbered, and nothing after it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Place {
+    /// The cluster, since every cluster counts its WAL from the beginning.
+    pub(super) system: String,
+    pub(super) slot: String,
+    /// Where the slot's changes began, which tells a slot that was made again.
+    pub(super) begun: Lsn,
+    pub(super) lsn: Lsn,
+    /// The next offset of each table, by `schema.table`.
+    pub(super) tables: BTreeMap<String, i64>,
+}
+
+impl Place {
+    pub(super) fn of(mark: Mark) -> Result<Self> {
+        let unread = |cause| Error::new(Kind::Corrupt, "the mark of a replication slot cannot be read").because(cause);
+        serde_json::from_value(mark.0).map_err(unread)
+    }
+
+    pub(super) fn to_mark(&self) -> Mark {
+        Mark(serde_json::to_value(self).unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_in_the_wal_is_written_as_postgres_does() {
+        for (text, value) in [("0/0", 0), ("16/B374D848", 0x16_B374_D848), ("FFFFFFFF/FFFFFFFF", u64::MAX)] {
+            assert_eq!(Lsn::parse(text), Some(Lsn(value)));
+            assert_eq!(Lsn(value).to_string(), text);
+        }
+        for wrong in ["", "1", "1/", "/1", "1/1/1", "x/1", "100000000/0"] {
+            assert_eq!(Lsn::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_mark_is_read_as_it_was_written() {
+        let tables = BTreeMap::from([("public.a".to_string(), 7)]);
+        let place = Place { system: "1".into(), slot: "falaj".into(), begun: Lsn(1), lsn: Lsn(2), tables };
+        assert_eq!(Place::of(place.to_mark()).unwrap(), place);
+        assert!(Place::of(Mark(serde_json::json!({"lsn": "x"}))).is_err());
+    }
+}

@@ -1,0 +1,224 @@
+//! What is asked of Postgres by ordinary SQL: whether the table, publication and slot are there and fit; what is missing is made.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, NoTls};
+
+use super::mark::Lsn;
+use super::options::PostgresOptions;
+use crate::error::{Error, Kind, Result};
+use crate::pgoutput::RelationColumn;
+
+/// How long one question may take.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A replication slot as it stands.
+pub(super) struct Slot {
+    /// What was acknowledged: changes before it are not sent any more.
+    pub(super) confirmed: Lsn,
+    /// The server process that reads it.
+    pub(super) active_pid: Option<i32>,
+}
+
+/// An ordinary connection.
+pub(super) struct Server<'a> {
+    client: Client,
+    options: &'a PostgresOptions,
+}
+
+impl<'a> Server<'a> {
+    /// Connects. `options` are those of any of the tables.
+    pub(super) async fn connect(options: &'a PostgresOptions) -> Result<Self> {
+        let (client, connection) = within(options, options.config.connect(NoTls)).await?;
+        // Ends with the client; what goes wrong comes back from the question that it goes wrong in.
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!("a connection to Postgres ended: {error}");
+            }
+        });
+        Ok(Self { client, options })
+    }
+
+    /// Whether changes can be read here at all.
+    pub(super) async fn check(&self) -> Result<()> {
+        let sql = "SELECT current_setting('wal_level'), pg_is_in_recovery(),
+                          (SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user), current_user::text";
+        let row = within(self.options, self.client.query_one(sql, &[])).await?;
+        let (level, replica): (&str, bool) = (row.get(0), row.get(1));
+        let (may, user): (Option<bool>, &str) = (row.get(2), row.get(3));
+        let server = self.options.server();
+        if level != "logical" {
+            let text = format!(
+                "{server} has wal_level = {level}, so its changes cannot be read: set wal_level = logical in postgresql.conf and restart it"
+            );
+            return Err(Error::new(Kind::Denied, text));
+        }
+        if may == Some(false) {
+            let text = format!("user '{user}' may not read the WAL of {server}: ALTER ROLE {user} REPLICATION");
+            return Err(Error::new(Kind::Denied, text));
+        }
+        if replica {
+            let text = format!("{server} is a standby: name the primary in 'url', or wait until this one is promoted");
+            return Err(Error::new(Kind::Unreachable, text));
+        }
+        Ok(())
+    }
+
+    /// Whether the table has the declared columns.
+    pub(super) async fn check_table(&self, options: &PostgresOptions) -> Result<()> {
+        let sql =
+            "SELECT a.attname::text, a.atttypid, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+                   WHERE n.nspname = $1 AND c.relname = $2 ORDER BY a.attnum";
+        let rows = within(self.options, self.client.query(sql, &[&options.schema, &options.table])).await?;
+        let table = options.location();
+        let wrong = |text: String| Err(Error::new(Kind::Sql, format!("{}: table '{}': {text}", options.place, options.name)));
+        let Some(first) = rows.first() else {
+            let text = format!(
+                "table {table} does not exist yet at {}; create it, or mend LOCATION of '{}'",
+                options.server(),
+                options.name
+            );
+            return Err(Error::new(Kind::Unreachable, text));
+        };
+        if !matches!(first.get::<_, &str>(2), "r" | "p") {
+            return wrong(format!("{table} is no table: only tables have changes"));
+        }
+        for (name, data_type) in &options.columns {
+            let Some(row) = rows.iter().find(|row| row.get::<_, &str>(0) == name) else {
+                let has: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+                let hint = crate::table::did_you_mean(name, has.iter().copied())
+                    .map_or_else(|| format!("it has {}", has.join(", ")), |hint| format!("did you mean '{hint}'?"));
+                return wrong(format!("{table} has no column '{name}'; {hint}"));
+            };
+            let column = RelationColumn { name: name.clone(), is_key: false, type_id: row.get(1), type_modifier: -1 };
+            if let Err(is) = column.fits(data_type) {
+                return wrong(format!("column '{name}' is {is} in {table}, which does not fit {data_type}; VARCHAR takes any"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the publication, or adds the table to it, where that is missing.
+    pub(super) async fn publish(&self, options: &PostgresOptions) -> Result<()> {
+        let sql = "SELECT p.puballtables, EXISTS (SELECT 1 FROM pg_publication_tables t
+                     WHERE t.pubname = p.pubname AND t.schemaname = $2 AND t.tablename = $3)
+                   FROM pg_publication p WHERE p.pubname = $1";
+        let found =
+            within(self.options, self.client.query_opt(sql, &[&options.publication, &options.schema, &options.table])).await?;
+        let (publication, table) =
+            (quoted(&options.publication), format!("{}.{}", quoted(&options.schema), quoted(&options.table)));
+        let make = match found {
+            None => format!("CREATE PUBLICATION {publication} FOR TABLE {table} WITH (publish_via_partition_root = true)"),
+            Some(row) if row.get::<_, bool>(0) || row.get::<_, bool>(1) => return Ok(()),
+            Some(_) => format!("ALTER PUBLICATION {publication} ADD TABLE {table}"),
+        };
+        match timeout(ASK_TIMEOUT, self.client.batch_execute(&make)).await {
+            Ok(Err(error)) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
+                let text = format!("the publication that is needed cannot be made; let an owner of the table do it: {make}");
+                Err(Error::new(Kind::Denied, text).because(error))
+            }
+            // Somebody else was faster.
+            Ok(Err(error)) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => Ok(()),
+            Ok(done) => done.map_err(|error| problem(self.options, error)),
+            Err(_) => Err(late(self.options)),
+        }
+    }
+
+    /// The slot, if there is one of this name. `Err`: it is another's, or of no use any more.
+    pub(super) async fn slot(&self) -> Result<Option<Slot>> {
+        let sql = "SELECT plugin::text, database::text = current_database(), confirmed_flush_lsn::text, wal_status, active_pid
+                   FROM pg_replication_slots WHERE slot_name = $1";
+        let slot = &self.options.slot;
+        let Some(row) = within(self.options, self.client.query_opt(sql, &[slot])).await? else { return Ok(None) };
+        let (plugin, here): (Option<&str>, Option<bool>) = (row.get(0), row.get(1));
+        if plugin != Some("pgoutput") || here != Some(true) {
+            let text = format!(
+                "replication slot '{slot}' is of another plugin or database: give table '{}' the option 'slot'",
+                self.options.name
+            );
+            return Err(Error::new(Kind::Denied, text));
+        }
+        if row.get::<_, Option<&str>>(3) == Some("lost") {
+            let text = format!(
+                "replication slot '{slot}' was invalidated: Postgres removed WAL that was not read yet (max_slot_wal_keep_size); the changes in it \
+                 are gone: drop the slot by 'falaj capture drop', and begin again"
+            );
+            return Err(Error::new(Kind::Lost, text));
+        }
+        let confirmed = row.get::<_, Option<&str>>(2).and_then(Lsn::parse).unwrap_or_default();
+        Ok(Some(Slot { confirmed, active_pid: row.get(4) }))
+    }
+
+    /// Makes the slot. Its changes begin at the returned place.
+    pub(super) async fn create_slot(&self) -> Result<Lsn> {
+        let sql = "SELECT lsn::text FROM pg_create_logical_replication_slot($1, 'pgoutput')";
+        // It waits for transactions that are open.
+        let row = self.client.query_one(sql, &[&self.options.slot]).await.map_err(|error| problem(self.options, error))?;
+        Lsn::parse(row.get(0)).ok_or_else(|| Error::new(Kind::Bug, "Postgres named a place in its WAL that cannot be read"))
+    }
+
+    /// Ends the server process that still reads the slot for a process of ours that is gone or fenced.
+    pub(super) async fn end_reader(&self, pid: i32) -> Result<()> {
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = $1 AND application_name = 'falaj'";
+        within(self.options, self.client.execute(sql, &[&pid])).await.map(|_| ())
+    }
+
+    /// Where the WAL ends.
+    pub(super) async fn wal_end(&self) -> Result<Lsn> {
+        let row = within(self.options, self.client.query_one("SELECT pg_current_wal_lsn()::text", &[])).await?;
+        Lsn::parse(row.get(0)).ok_or_else(|| Error::new(Kind::Bug, "Postgres named a place in its WAL that cannot be read"))
+    }
+
+    /// Puts a message into the WAL, which comes back behind every change that was committed before it.
+    pub(super) async fn beat(&self, text: &str) -> Result<()> {
+        let sql = "SELECT pg_logical_emit_message(false, 'falaj', $1)::text";
+        within(self.options, self.client.query_one(sql, &[&text])).await.map(|_| ())
+    }
+}
+
+async fn within<T>(
+    options: &PostgresOptions,
+    work: impl Future<Output = std::result::Result<T, tokio_postgres::Error>>,
+) -> Result<T> {
+    match timeout(ASK_TIMEOUT, work).await {
+        Ok(done) => done.map_err(|error| problem(options, error)),
+        Err(_) => Err(late(options)),
+    }
+}
+
+fn late(options: &PostgresOptions) -> Error {
+    Error::new(Kind::Unreachable, format!("{} did not answer within {ASK_TIMEOUT:?}", options.server()))
+}
+
+/// What an error of Postgres means. Its texts never hold the password.
+fn problem(options: &PostgresOptions, error: tokio_postgres::Error) -> Error {
+    let (server, user) = (options.server(), options.config.get_user().unwrap_or_default());
+    let Some(code) = error.code().cloned() else {
+        if error.to_string().contains("password") {
+            let text =
+                format!("{server} asks for a password of user '{user}': put one into the 'url' of table '{}'", options.name);
+            return Error::new(Kind::Denied, text);
+        }
+        return Error::new(Kind::Unreachable, format!("{server} cannot be asked for the changes of {}", options.location()))
+            .because(error);
+    };
+    let denied = |text: String| Error::new(Kind::Denied, text);
+    let told = if code == SqlState::INVALID_PASSWORD || code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
+        denied(format!("{server} refuses user '{user}' of table '{}': check user and password in its 'url'", options.name))
+    } else if code == SqlState::INSUFFICIENT_PRIVILEGE {
+        denied(format!("user '{user}' of table '{}' may not do what is needed at {server}", options.name))
+    } else if code == SqlState::CONFIGURATION_LIMIT_EXCEEDED {
+        denied(format!("{server} has no free replication slot: raise max_replication_slots, or drop a slot that nobody reads"))
+    } else {
+        Error::new(Kind::Unreachable, format!("{server} cannot be asked for the changes of {}", options.location()))
+    };
+    told.because(error)
+}
+
+pub(super) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

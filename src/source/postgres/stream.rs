@@ -1,0 +1,210 @@
+//! What is made of the messages of a replication session: changes with their numbers, and places between transactions.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::buffer::PARTITION;
+use super::capture::Table;
+use super::mark::Lsn;
+use crate::batch::Payloads;
+use crate::error::{Error, Kind, Result};
+use crate::pgoutput::{Change, Malformed, Message, Op, Relation};
+use crate::position::Span;
+
+/// A piece is handed to the readers when it has so much, or when nothing more is there.
+const PIECE_RECORDS: usize = 16_384;
+const PIECE_BYTES: usize = 1 << 20;
+
+/// Places that are remembered until they are acknowledged; beyond, every second is forgotten.
+const PLACES_MAX: usize = 4096;
+
+/// A place between two transactions, with the next offset of each table there.
+#[derive(Debug, Clone)]
+pub(super) struct Between {
+    pub(super) lsn: Lsn,
+    pub(super) offsets: Vec<i64>,
+}
+
+/// The transaction that is being received.
+#[derive(Debug, Clone, Copy)]
+struct Transaction {
+    commit_lsn: Lsn,
+    commit_us: i64,
+    xid: u32,
+}
+
+/// The numbering of one session's changes.
+pub(super) struct Numbering<'a> {
+    tables: &'a [Table],
+    /// The next offset of each table.
+    offsets: Vec<i64>,
+    /// The changes of each table that are not handed over yet.
+    pieces: Vec<Payloads>,
+    bytes: usize,
+    transaction: Option<Transaction>,
+    /// Which table and generation a number of Postgres' is; `None`: none of ours.
+    relations: HashMap<u32, Option<(usize, u32)>>,
+    places: VecDeque<Between>,
+}
+
+impl<'a> Numbering<'a> {
+    /// Begins at a place.
+    pub(super) fn new(tables: &'a [Table], at: Between) -> Self {
+        Self {
+            tables,
+            pieces: at.offsets.iter().map(|&offset| empty(offset)).collect(),
+            offsets: at.offsets.clone(),
+            bytes: 0,
+            transaction: None,
+            relations: HashMap::new(),
+            places: VecDeque::from([at]),
+        }
+    }
+
+    /// A transaction begins.
+    pub(super) fn begin(&mut self, commit_lsn: u64, commit_us: i64, xid: u32) {
+        self.transaction = Some(Transaction { commit_lsn: Lsn(commit_lsn), commit_us, xid });
+    }
+
+    /// The transaction is whole.
+    pub(super) fn commit(&mut self, end: u64) {
+        self.transaction = None;
+        self.stand(end);
+    }
+
+    /// Everything before `lsn` was received, if no transaction is.
+    pub(super) fn stand(&mut self, lsn: u64) {
+        if self.transaction.is_some() {
+            return;
+        }
+        match self.places.back_mut() {
+            Some(last) if last.lsn.0 >= lsn => {}
+            Some(last) if last.offsets == self.offsets => last.lsn = Lsn(lsn),
+            _ => self.places.push_back(Between { lsn: Lsn(lsn), offsets: self.offsets.clone() }),
+        }
+        if self.places.len() > PLACES_MAX {
+            let mut index = 0;
+            self.places.retain(|_| {
+                index += 1;
+                index % 2 == 1
+            });
+        }
+    }
+
+    /// Takes a message of `pgoutput` that stands at `lsn`.
+    #[inline]
+    pub(super) fn take(&mut self, lsn: u64, message: &[u8]) -> Result<()> {
+        match Message::parse(message).map_err(malformed)? {
+            Message::Row { relation, op, body } => {
+                if let Some((table, generation)) = self.known(relation)? {
+                    self.add(table, generation, op, lsn, body)?;
+                }
+            }
+            Message::Truncate { relations } => {
+                for relation in relations {
+                    if let Some((table, generation)) = self.known(relation)? {
+                        self.add(table, generation, Op::Truncate, lsn, &[])?;
+                    }
+                }
+            }
+            Message::Relation(relation) => self.describe(relation),
+            Message::Other => {}
+        }
+        Ok(())
+    }
+
+    fn known(&self, relation: u32) -> Result<Option<(usize, u32)>> {
+        self.relations.get(&relation).copied().ok_or(Malformed("is about a table that was not described")).map_err(malformed)
+    }
+
+    fn describe(&mut self, relation: Relation) {
+        let is = |table: &Table| table.schema == relation.schema && table.table == relation.name;
+        let Some(table) = self.tables.iter().position(is) else {
+            self.relations.insert(relation.id, None);
+            return;
+        };
+        let id = relation.id;
+        let mut known = self.tables[table].relations.write();
+        if known.last().is_none_or(|last| **last != relation) {
+            known.push(Arc::new(relation));
+        }
+        self.relations.insert(id, Some((table, known.len() as u32 - 1)));
+    }
+
+    #[inline]
+    fn add(&mut self, table: usize, generation: u32, op: Op, lsn: u64, body: &[u8]) -> Result<()> {
+        let Some(Transaction { commit_lsn, commit_us, xid }) = self.transaction else {
+            return Err(malformed(Malformed("is a change outside of a transaction")));
+        };
+        let offset = self.offsets[table];
+        self.offsets[table] += 1;
+        // Received before the connection broke.
+        if offset < self.pieces[table].span.to {
+            return Ok(());
+        }
+        let piece = &mut self.pieces[table];
+        let before = piece.bytes.len();
+        Change { op, generation, lsn, commit_lsn: commit_lsn.0, commit_us, xid, body }.write(&mut piece.bytes);
+        piece.ends.push(piece.bytes.len());
+        piece.offsets.push(offset);
+        piece.span.to = offset + 1;
+        piece.appended_ms = commit_us / 1000;
+        self.bytes += piece.bytes.len() - before;
+        if piece.len() >= PIECE_RECORDS || piece.bytes.len() >= PIECE_BYTES {
+            self.hand_over();
+        }
+        Ok(())
+    }
+
+    /// Hands over what there is.
+    pub(super) fn hand_over(&mut self) {
+        for (table, piece) in self.tables.iter().zip(&mut self.pieces) {
+            if !piece.is_empty() {
+                let next = empty(piece.span.to);
+                table.buffer.push(std::mem::replace(piece, next));
+            }
+        }
+        self.bytes = 0;
+    }
+
+    /// Says that each table has been received up to where its buffer ends already.
+    pub(super) fn skip_received(&mut self) {
+        for (table, piece) in self.tables.iter().zip(&mut self.pieces) {
+            *piece = empty(table.buffer.next().max(piece.span.to));
+        }
+    }
+
+    /// Whether no transaction is half received.
+    pub(super) fn is_between(&self) -> bool {
+        self.transaction.is_none()
+    }
+
+    /// The next offset of each table.
+    pub(super) fn offsets(&self) -> &[i64] {
+        &self.offsets
+    }
+
+    /// The newest place that was reached.
+    pub(super) fn last(&self) -> Option<&Between> {
+        self.places.back()
+    }
+
+    /// The newest place before which every lane is done; older ones are forgotten.
+    pub(super) fn done(&mut self) -> Option<Between> {
+        let acknowledged: Option<Vec<i64>> = self.tables.iter().map(|table| table.buffer.acknowledged()).collect();
+        let acknowledged = acknowledged?;
+        let is_done = |place: &Between| place.offsets.iter().zip(&acknowledged).all(|(offset, done)| offset <= done);
+        let count = self.places.partition_point(is_done);
+        // The last of them stays, as the place to count on from.
+        self.places.drain(..count.saturating_sub(1));
+        if count > 0 { self.places.front().cloned() } else { None }
+    }
+}
+
+fn empty(at: i64) -> Payloads {
+    Payloads { span: Span { partition: PARTITION, from: at, to: at }, ..Payloads::default() }
+}
+
+fn malformed(Malformed(why): Malformed) -> Error {
+    Error::new(Kind::Corrupt, format!("a message of Postgres cannot be read: it {why}"))
+}
