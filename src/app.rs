@@ -245,7 +245,7 @@ fn capture(project: &Project, run: &Run, secrets: Secrets, plans: &[LanePlan]) -
             tables.push((secrets.resolve(table)?, lanes));
         }
     }
-    Captured::new(tables)
+    Captured::new(tables, &Path::new(&project.settings().checkpoint).join("spool"))
 }
 
 type Lookups = HashMap<String, Arc<LookupTable>>;

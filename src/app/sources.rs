@@ -1,6 +1,7 @@
 //! Tables into sources: which kind a table is, its log, and the lanes that read it.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -236,7 +237,7 @@ pub(super) struct Captured {
 
 impl Captured {
     /// One for each slot. `tables` are those that lanes read, each with the lanes that read it.
-    pub(super) fn new(tables: Vec<(TableDef, Vec<String>)>) -> Result<Self> {
+    pub(super) fn new(tables: Vec<(TableDef, Vec<String>)>, folder: &Path) -> Result<Self> {
         let mut slots: Vec<Vec<(PostgresOptions, Vec<String>)>> = Vec::new();
         for (def, lanes) in tables {
             let options = PostgresOptions::from_table(&def)?;
@@ -247,7 +248,7 @@ impl Captured {
         }
         let capture = |tables: Vec<(PostgresOptions, Vec<String>)>| {
             let names = tables.iter().map(|(options, _)| options.name().to_string()).collect();
-            (Arc::new(Capture::new(tables)), names)
+            (Arc::new(Capture::new(tables, folder)), names)
         };
         Ok(Self { captures: slots.into_iter().map(capture).collect() })
     }

@@ -1,6 +1,7 @@
 //! What stands in one `XLogData`. Begin and Commit are the transport's to read.
 
 use arrow::datatypes::DataType;
+use serde::{Deserialize, Serialize};
 
 use super::{Bytes, Malformed, Op};
 
@@ -28,7 +29,7 @@ pub enum Message<'a> {
 }
 
 /// A table as of some change.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Relation {
     /// The number by which changes name it.
     pub id: u32,
@@ -43,7 +44,7 @@ pub struct Relation {
 }
 
 /// A column of a [`Relation`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RelationColumn {
     /// Its name.
     pub name: String,

@@ -1,4 +1,5 @@
-//! The changes of one table between the thread that receives them and its readers: kept until every lane is done with them.
+//! The changes of one table between the thread that receives them and its readers: kept until every lane is done with them, the
+//! newest in memory, the others in the spool.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
+use super::spool::{Spool, Written};
 use crate::batch::Payloads;
 use crate::error::{Error, Kind, Result};
 use crate::position::{Positions, Span};
@@ -14,14 +16,20 @@ use crate::position::{Positions, Span};
 /// What one poll hands over at most.
 const POLL_RECORDS: usize = 16_384;
 const POLL_BYTES: usize = 4 << 20;
+/// So many pieces have that.
+const POLL_PIECES: usize = 1024;
 
 /// The only partition of a table.
 pub(super) const PARTITION: i32 = 0;
+
+/// What lies in memory of one table; older pieces go to the spool.
+const MEMORY_BYTES_MAX: usize = 16 << 20;
 
 /// The changes `[first, next)` of one table.
 pub(super) struct Buffer {
     /// `schema.table`, for messages.
     table: String,
+    spool: Spool,
     state: Mutex<State>,
     news: Condvar,
     /// Wakes who waits for room.
@@ -33,8 +41,11 @@ struct State {
     begun: bool,
     first: i64,
     next: i64,
-    pieces: VecDeque<Arc<Payloads>>,
+    pieces: VecDeque<Piece>,
+    /// Held in memory.
     bytes: usize,
+    /// Held in the spool, but for what the snapshot put there.
+    spilt_bytes: u64,
     /// Whether there was nothing more to receive when it was last looked.
     at_end: bool,
     /// What each lane will not read again; none before it has said so.
@@ -44,41 +55,100 @@ struct State {
     failed: Option<Error>,
 }
 
+/// Some consecutive changes.
+#[derive(Clone)]
+enum Piece {
+    Memory(Arc<Payloads>),
+    Spool(Span, Written, u64),
+}
+
+impl Piece {
+    fn span(&self) -> Span {
+        match self {
+            Piece::Memory(piece) => piece.span,
+            Piece::Spool(span, ..) => *span,
+        }
+    }
+}
+
 impl Buffer {
     /// An empty one, for these lanes.
-    pub(super) fn new(table: String, lanes: &[String], room: Arc<Notify>) -> Self {
+    pub(super) fn new(table: String, lanes: &[String], spool: Spool, room: Arc<Notify>) -> Self {
         let state = State {
             begun: false,
             first: 0,
             next: 0,
             pieces: VecDeque::new(),
             bytes: 0,
+            spilt_bytes: 0,
             at_end: false,
             lanes: lanes.iter().map(|lane| (lane.clone(), None)).collect(),
             waiting: None,
             failed: None,
         };
-        Self { table, state: Mutex::new(state), news: Condvar::new(), room }
+        Self { table, spool, state: Mutex::new(state), news: Condvar::new(), room }
     }
 
-    /// Says where the changes begin.
-    pub(super) fn begin(&self, at: i64) {
+    /// Says where the changes begin that will be pushed, and which of the snapshot lie in the spool before them.
+    pub(super) fn begin(&self, at: i64, spooled: Vec<Span>) {
         let mut state = self.state.lock();
-        (state.begun, state.first, state.next) = (true, at, at);
-        state.forget();
+        (state.begun, state.next) = (true, at);
+        state.first = spooled.first().map_or(at, |span| span.from);
+        state.pieces = spooled.into_iter().map(|span| Piece::Spool(span, Written::Durably, 0)).collect();
+        self.forget(&mut state);
         drop(state);
         self.news.notify_all();
     }
 
-    /// Adds what was received; `span` must touch what is there. What no lane needs is not kept.
-    pub(super) fn push(&self, piece: Payloads) {
+    /// Whether it is known where the changes begin.
+    pub(super) fn has_begun(&self) -> bool {
+        self.state.lock().begun
+    }
+
+    /// Adds what was received, which touches what is there. What no lane needs is not kept. Called by one thread only.
+    pub(super) fn push(&self, piece: Payloads) -> Result<()> {
         let mut state = self.state.lock();
         state.next = piece.span.to;
         state.bytes += weight(&piece);
-        state.pieces.push_back(Arc::new(piece));
-        state.forget();
+        state.pieces.push_back(Piece::Memory(Arc::new(piece)));
+        self.forget(&mut state);
+        let spilt = state.to_spill();
         drop(state);
         self.news.notify_all();
+        spilt.into_iter().try_for_each(|piece| self.spill(&piece))
+    }
+
+    fn spill(&self, piece: &Arc<Payloads>) -> Result<()> {
+        self.spool.write(piece, Written::Loosely)?;
+        let mut state = self.state.lock();
+        let at = state.pieces.partition_point(|there| there.span().to <= piece.span.from);
+        match state.pieces.get_mut(at) {
+            Some(there) if there.span() == piece.span => {
+                let bytes = piece.bytes.len() as u64;
+                *there = Piece::Spool(piece.span, Written::Loosely, bytes);
+                state.bytes -= weight(piece);
+                state.spilt_bytes += bytes;
+            }
+            // Every lane was done with it meanwhile.
+            _ => self.spool.remove(piece.span, Written::Loosely),
+        }
+        Ok(())
+    }
+
+    /// Lets go of what every lane is done with.
+    fn forget(&self, state: &mut State) {
+        let Some(until) = state.acknowledged() else { return };
+        while let Some(piece) = state.pieces.front().filter(|piece| piece.span().to <= until).cloned() {
+            state.pieces.pop_front();
+            state.first = piece.span().to;
+            match piece {
+                Piece::Memory(piece) => state.bytes -= weight(&piece),
+                Piece::Spool(span, how, bytes) => {
+                    state.spilt_bytes -= bytes;
+                    self.spool.remove(span, how);
+                }
+            }
+        }
     }
 
     /// The offset after the last change.
@@ -86,8 +156,9 @@ impl Buffer {
         self.state.lock().next
     }
 
-    pub(super) fn bytes(&self) -> usize {
-        self.state.lock().bytes
+    /// What of the stream is held in the spool.
+    pub(super) fn spilt_bytes(&self) -> u64 {
+        self.state.lock().spilt_bytes
     }
 
     pub(super) fn set_at_end(&self, at_end: bool) {
@@ -111,7 +182,7 @@ impl Buffer {
         let mut state = self.state.lock();
         let said = state.lanes.entry(lane.to_string()).or_default();
         *said = Some(said.unwrap_or(at).max(at));
-        state.forget();
+        self.forget(&mut state);
         drop(state);
         self.room.notify_one();
     }
@@ -151,15 +222,19 @@ impl Buffer {
                 format!("the changes of {} are acknowledged up to {}: {gone} cannot be read again", self.table, state.first);
             return Err(Error::new(Kind::Lost, text));
         }
-        let at = state.pieces.partition_point(|piece| piece.span.to <= from);
         let mut read = Payloads { span: Span { partition: PARTITION, from, to: from }, ..Payloads::default() };
-        let pieces: Vec<_> = state.pieces.range(at..).cloned().collect();
+        let at = state.pieces.partition_point(|piece| piece.span().to <= from);
+        // A reader takes a few pieces of some 1 MiB; no more are looked at.
+        let pieces: Vec<Piece> = state.pieces.range(at..).take(POLL_PIECES).cloned().collect();
         drop(state);
         for piece in pieces {
             if read.len() >= POLL_RECORDS || read.bytes.len() >= POLL_BYTES {
                 break;
             }
-            append(&mut read, &piece);
+            match piece {
+                Piece::Memory(piece) => append(&mut read, &piece),
+                Piece::Spool(span, how, _) => append(&mut read, &self.spool.read(span, how)?),
+            }
         }
         Ok(Some(read))
     }
@@ -181,15 +256,20 @@ impl State {
         self.lanes.values().copied().reduce(|least, at| Some(least?.min(at?)))?
     }
 
-    /// Lets go of what every lane is done with.
-    fn forget(&mut self) {
-        let Some(until) = self.acknowledged() else { return };
-        while self.pieces.front().is_some_and(|piece| piece.span.to <= until) {
-            if let Some(piece) = self.pieces.pop_front() {
-                self.bytes -= weight(&piece);
-                self.first = piece.span.to;
+    /// The oldest pieces in memory, as many as there are too many.
+    fn to_spill(&self) -> Vec<Arc<Payloads>> {
+        let mut over = self.bytes.saturating_sub(MEMORY_BYTES_MAX);
+        let mut spilt = Vec::new();
+        for piece in &self.pieces {
+            if over == 0 {
+                break;
+            }
+            if let Piece::Memory(piece) = piece {
+                over = over.saturating_sub(weight(piece));
+                spilt.push(Arc::clone(piece));
             }
         }
+        spilt
     }
 }
 

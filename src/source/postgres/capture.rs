@@ -1,6 +1,7 @@
 //! The capture of one slot: a thread with a connection, which begins again after every fault that may pass.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread;
@@ -12,20 +13,23 @@ use parking_lot::Mutex;
 use pgwire_replication::{Lsn as WireLsn, PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
 use tokio::sync::{Notify, mpsc};
 use tokio_postgres::config::Host;
+use twox_hash::XxHash3_64;
 
 use super::PostgresSource;
 use super::buffer::Buffer;
-use super::mark::{Lsn, Place};
-use super::options::PostgresOptions;
+use super::copy;
+use super::mark::{Lsn, Place, TablePlace};
+use super::options::{PostgresOptions, Snapshot};
 use super::server::Server;
+use super::spool::Spool;
 use super::stream::{Between, Numbering};
 use crate::backoff::Backoff;
 use crate::error::{Action, Error, Kind, Result};
 use crate::pgoutput::Relations;
 use crate::source::{Keeper, Mark};
 
-/// Changes of all tables that lie in memory. When it is reached nothing more is received until a lane has gone on.
-const BYTES_MAX: usize = 64 << 20;
+/// Changes that wait on the disk for lanes that are slow. When there are so many nothing more is received until a lane has gone on.
+const SPILL_BYTES_MAX: u64 = 4 << 30;
 /// Messages between the task that reads the socket and the one that numbers them.
 const EVENTS_MAX: usize = 1024;
 /// How often a new mark is made durable, which is how far a restart goes back; and how soon Postgres hears of it.
@@ -51,6 +55,7 @@ pub(super) struct Table {
     pub(super) schema: String,
     pub(super) table: String,
     pub(super) location: String,
+    pub(super) spool: Spool,
     pub(super) buffer: Arc<Buffer>,
     pub(super) relations: Relations,
 }
@@ -87,15 +92,20 @@ pub struct Capture {
 impl Capture {
     /// A capture of tables that have the [same slot](PostgresOptions::same_slot), each with the lanes that will acknowledge.
     /// Connects to nothing yet.
-    pub fn new(tables: Vec<(PostgresOptions, Vec<String>)>) -> Self {
+    /// In `folder` it keeps what does not fit into memory, and the rows of snapshots.
+    pub fn new(tables: Vec<(PostgresOptions, Vec<String>)>, folder: &Path) -> Self {
         let room = Arc::new(Notify::new());
-        let table = |(options, lanes): (PostgresOptions, Vec<String>)| Table {
-            schema: options.schema.clone(),
-            table: options.table.clone(),
-            location: options.location(),
-            buffer: Arc::new(Buffer::new(options.location(), &lanes, Arc::clone(&room))),
-            relations: Relations::default(),
-            options,
+        let table = |(options, lanes): (PostgresOptions, Vec<String>)| {
+            let spool = Spool::new(folder.join(folder_name(&options)));
+            Table {
+                schema: options.schema.clone(),
+                table: options.table.clone(),
+                location: options.location(),
+                buffer: Arc::new(Buffer::new(options.location(), &lanes, spool.clone(), Arc::clone(&room))),
+                spool,
+                relations: Relations::default(),
+                options,
+            }
         };
         let tables: Vec<Table> = tables.into_iter().map(table).collect();
         // Each source asks one at a time.
@@ -109,6 +119,18 @@ impl Capture {
     pub fn source(&self, index: usize) -> PostgresSource {
         PostgresSource { shared: Arc::clone(&self.shared), table: index }
     }
+}
+
+/// A folder's name that two tables do not share, whatever they are called.
+fn folder_name(options: &PostgresOptions) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' };
+    let location = options.location();
+    format!(
+        "{}.{}-{:08x}",
+        options.slot,
+        location.chars().map(plain).collect::<String>(),
+        XxHash3_64::oneshot(location.as_bytes()) as u32
+    )
 }
 
 impl Shared {
@@ -130,8 +152,8 @@ impl Shared {
         &self.tables[0].options
     }
 
-    fn bytes(&self) -> usize {
-        self.tables.iter().map(|table| table.buffer.bytes()).sum()
+    fn has_room(&self) -> bool {
+        self.tables.iter().map(|table| table.buffer.spilt_bytes()).sum::<u64>() < SPILL_BYTES_MAX
     }
 
     fn stopped(&self) -> bool {
@@ -288,43 +310,31 @@ impl Thread {
             server.publish(&table.options).await?;
         }
         let place = self.place(&server).await?;
-        let at = Between {
-            lsn: place.lsn,
-            offsets: shared.tables.iter().map(|table| place.tables.get(&table.location).copied().unwrap_or(0)).collect(),
-        };
-        if self.place.is_none() || shared.tables.iter().all(|table| table.buffer.first(Duration::ZERO).is_err()) {
-            shared.tables.iter().zip(&at.offsets).for_each(|(table, &offset)| table.buffer.begin(offset));
-        }
-        self.place = Some(place.clone());
-        let mut client = ReplicationClient::connect_gated(config(options, at.lsn)).await.map_err(|e| self.problem(e))?;
+        let mut client = ReplicationClient::connect_gated(config(options, place.lsn)).await.map_err(|e| self.problem(e))?;
         let system = client.identify_system().await.map_err(|e| self.problem(e))?.system_id;
-        let known = self.place.get_or_insert(place);
-        if known.system.is_empty() {
-            known.system = system;
-        } else if known.system != system {
-            let text = format!(
-                "{} is another cluster than the one that slot '{}' was read from before ({system}, not {}): go back to that one, or begin \
-                 again with a new checkpoint",
-                options.server(),
-                options.slot,
-                known.system
-            );
-            return Err(Error::new(Kind::Lost, text));
+        let place = self.of_system(place, system)?;
+        let place = self.with_snapshots(place).await?;
+        self.place = Some(place.clone());
+        let at = |table: &Table| place.tables.get(&table.location).copied().unwrap_or_default();
+        let between = Between { lsn: place.lsn, offsets: shared.tables.iter().map(|table| at(table).offset).collect() };
+        for table in shared.tables.iter().filter(|table| !table.buffer.has_begun()) {
+            let spooled = copy::spooled(table, at(table).rows)?;
+            table.buffer.begin(at(table).offset, spooled);
         }
         client.start().await.map_err(|e| self.problem(e))?;
         client.wait_started().await.map_err(|e| self.problem(e))?;
         shared.tables.iter().for_each(|table| table.buffer.wait_for(None));
-        let mut numbering = Numbering::new(&shared.tables, at);
+        let from = shared.tables.iter().map(|table| at(table).from).collect();
+        let mut numbering = Numbering::new(&shared.tables, between, from);
         numbering.skip_received();
         let streamed = self.stream(&mut client, &server, &mut numbering).await;
         // What was received of a transaction stays: the rest follows when it is sent again.
-        numbering.hand_over();
+        let handed_over = numbering.hand_over();
         if let (Some(place), Some(last)) = (&mut self.place, numbering.last()) {
-            let offsets = shared.tables.iter().map(|table| table.location.clone()).zip(last.offsets.iter().copied());
-            (place.lsn, place.tables) = (last.lsn, offsets.collect());
+            *place = stand_at(place, &shared.tables, last);
         }
         client.stop();
-        streamed
+        streamed.and(handed_over)
     }
 
     /// Where to begin: where it was, or where the slot does, which is made if there is none.
@@ -386,6 +396,53 @@ impl Thread {
         }
     }
 
+    /// The place, if it is one of this cluster.
+    fn of_system(&self, mut place: Place, system: String) -> Result<Place> {
+        let options = self.shared.options();
+        if place.system.is_empty() {
+            place.system = system;
+        } else if place.system != system {
+            let text = format!(
+                "{} is another cluster than the one that slot '{}' was read from before ({system}, not {}): go back to that one, or begin \
+                 again with a new checkpoint",
+                options.server(),
+                options.slot,
+                place.system
+            );
+            return Err(Error::new(Kind::Lost, text));
+        }
+        Ok(place)
+    }
+
+    /// The same with every table: where one is new, after its rows were copied, if that is asked for. Durable before it is used.
+    async fn with_snapshots(&self, mut place: Place) -> Result<Place> {
+        let mut copied = false;
+        for table in &self.shared.tables {
+            if place.tables.contains_key(&table.location) {
+                continue;
+            }
+            let at = match table.options.snapshot {
+                Snapshot::Initial => copy::copy(table).await?,
+                Snapshot::Never => TablePlace::default(),
+            };
+            copied |= table.options.snapshot == Snapshot::Initial;
+            place.tables.insert(table.location.clone(), at);
+        }
+        if copied {
+            self.keep(&place).await;
+        }
+        Ok(place)
+    }
+
+    /// Waits until a place is durable.
+    async fn keep(&self, place: &Place) {
+        self.shared.state.lock().done = Some(place.clone());
+        self.shared.marked.notify_one();
+        while self.shared.state.lock().kept.as_ref() != Some(place) && !self.shared.stopped() {
+            self.shared.wake.notified().await;
+        }
+    }
+
     fn fresh(&self, begun: Lsn) -> Place {
         Place { system: String::new(), slot: self.shared.options().slot.clone(), begun, lsn: begun, tables: BTreeMap::new() }
     }
@@ -408,8 +465,8 @@ impl Thread {
                 self.take(event, numbering, &mut session)?;
                 taken += 1;
             }
-            numbering.hand_over();
-            if taken == EVENTS_MAX && shared.bytes() < BYTES_MAX {
+            numbering.hand_over()?;
+            if taken == EVENTS_MAX && shared.has_room() {
                 continue;
             }
             session.answer(numbering);
@@ -422,7 +479,7 @@ impl Thread {
             if taken > 0 {
                 thread::sleep(REST);
             }
-            let has_room = shared.bytes() < BYTES_MAX;
+            let has_room = shared.has_room();
             tokio::select! {
                 event = client.recv(), if has_room => self.take(event, numbering, &mut session)?,
                 () = shared.room.notified(), if !has_room => {}
@@ -468,8 +525,7 @@ impl Thread {
         let (Some(done), Some(place)) = (numbering.done(), &self.place) else { return };
         let mut state = self.shared.state.lock();
         if state.done.as_ref().is_none_or(|known| known.lsn < done.lsn) {
-            let locations = self.shared.tables.iter().map(|table| table.location.clone());
-            state.done = Some(Place { lsn: done.lsn, tables: locations.zip(done.offsets).collect(), ..place.clone() });
+            state.done = Some(stand_at(place, &self.shared.tables, &done));
             drop(state);
             self.shared.marked.notify_one();
         }
@@ -513,7 +569,17 @@ impl Thread {
     }
 }
 
-fn config(options: &PostgresOptions, from: Lsn) -> ReplicationConfig {
+/// `place`, moved on.
+fn stand_at(place: &Place, tables: &[Table], at: &Between) -> Place {
+    let mut place = place.clone();
+    place.lsn = at.lsn;
+    for (table, &offset) in tables.iter().zip(&at.offsets) {
+        place.tables.entry(table.location.clone()).or_default().offset = offset;
+    }
+    place
+}
+
+pub(super) fn config(options: &PostgresOptions, from: Lsn) -> ReplicationConfig {
     let config = &options.config;
     let host = match config.get_hosts().first() {
         Some(Host::Tcp(host)) => host.clone(),

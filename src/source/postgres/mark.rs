@@ -51,8 +51,19 @@ pub(super) struct Place {
     /// Where the slot's changes began, which tells a slot that was made again.
     pub(super) begun: Lsn,
     pub(super) lsn: Lsn,
-    /// The next offset of each table, by `schema.table`.
-    pub(super) tables: BTreeMap<String, i64>,
+    /// Each table, by `schema.table`.
+    pub(super) tables: BTreeMap<String, TablePlace>,
+}
+
+/// Where one table stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(super) struct TablePlace {
+    /// The next offset.
+    pub(super) offset: i64,
+    /// How many rows its snapshot had, which have the first offsets.
+    pub(super) rows: i64,
+    /// What was committed before is in the snapshot.
+    pub(super) from: Lsn,
 }
 
 impl Place {
@@ -83,7 +94,7 @@ mod tests {
 
     #[test]
     fn a_mark_is_read_as_it_was_written() {
-        let tables = BTreeMap::from([("public.a".to_string(), 7)]);
+        let tables = BTreeMap::from([("public.a".to_string(), TablePlace { offset: 7, rows: 5, from: Lsn(3) })]);
         let place = Place { system: "1".into(), slot: "falaj".into(), begun: Lsn(1), lsn: Lsn(2), tables };
         assert_eq!(Place::of(place.to_mark()).unwrap(), place);
         assert!(Place::of(Mark(serde_json::json!({"lsn": "x"}))).is_err());

@@ -15,14 +15,17 @@
 //! * [`options`]: what a user may write, checked without a network;
 //! * `server`: checks, publication and slot, by ordinary SQL;
 //! * `capture`: the thread, its connection, its recovery; `stream`: what it makes of the messages;
-//! * `buffer`: the changes between that thread and the readers;
+//! * `copy`: the rows that are there before the first change;
+//! * `buffer`: the changes between that thread and the readers; `spool`: those that lie on the disk;
 //! * `mark`: places in the WAL.
 
 mod buffer;
 mod capture;
+mod copy;
 mod mark;
 pub mod options;
 mod server;
+mod spool;
 mod stream;
 
 use std::sync::Arc;

@@ -38,9 +38,10 @@ pub(super) struct Numbering<'a> {
     tables: &'a [Table],
     /// The next offset of each table.
     offsets: Vec<i64>,
+    /// Of each table, the place before which its snapshot has all that was committed.
+    from: Vec<Lsn>,
     /// The changes of each table that are not handed over yet.
     pieces: Vec<Payloads>,
-    bytes: usize,
     transaction: Option<Transaction>,
     /// Which table and generation a number of Postgres' is; `None`: none of ours.
     relations: HashMap<u32, Option<(usize, u32)>>,
@@ -49,12 +50,12 @@ pub(super) struct Numbering<'a> {
 
 impl<'a> Numbering<'a> {
     /// Begins at a place.
-    pub(super) fn new(tables: &'a [Table], at: Between) -> Self {
+    pub(super) fn new(tables: &'a [Table], at: Between, from: Vec<Lsn>) -> Self {
         Self {
             tables,
             pieces: at.offsets.iter().map(|&offset| empty(offset)).collect(),
             offsets: at.offsets.clone(),
-            bytes: 0,
+            from,
             transaction: None,
             relations: HashMap::new(),
             places: VecDeque::from([at]),
@@ -136,6 +137,10 @@ impl<'a> Numbering<'a> {
         let Some(Transaction { commit_lsn, commit_us, xid }) = self.transaction else {
             return Err(malformed(Malformed("is a change outside of a transaction")));
         };
+        // The snapshot has it already.
+        if commit_lsn < self.from[table] {
+            return Ok(());
+        }
         let offset = self.offsets[table];
         self.offsets[table] += 1;
         // Received before the connection broke.
@@ -143,28 +148,26 @@ impl<'a> Numbering<'a> {
             return Ok(());
         }
         let piece = &mut self.pieces[table];
-        let before = piece.bytes.len();
         Change { op, generation, lsn, commit_lsn: commit_lsn.0, commit_us, xid, body }.write(&mut piece.bytes);
         piece.ends.push(piece.bytes.len());
         piece.offsets.push(offset);
         piece.span.to = offset + 1;
         piece.appended_ms = commit_us / 1000;
-        self.bytes += piece.bytes.len() - before;
         if piece.len() >= PIECE_RECORDS || piece.bytes.len() >= PIECE_BYTES {
-            self.hand_over();
+            return self.hand_over();
         }
         Ok(())
     }
 
     /// Hands over what there is.
-    pub(super) fn hand_over(&mut self) {
+    pub(super) fn hand_over(&mut self) -> Result<()> {
         for (table, piece) in self.tables.iter().zip(&mut self.pieces) {
             if !piece.is_empty() {
                 let next = empty(piece.span.to);
-                table.buffer.push(std::mem::replace(piece, next));
+                table.buffer.push(std::mem::replace(piece, next))?;
             }
         }
-        self.bytes = 0;
+        Ok(())
     }
 
     /// Says that each table has been received up to where its buffer ends already.
