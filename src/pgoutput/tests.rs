@@ -1,3 +1,5 @@
+//! Messages made by hand, whole and cut short; and any bytes at all.
+
 use proptest::prelude::*;
 
 use super::{Change, Malformed, Message, Op, Tuple, Value};

@@ -99,7 +99,7 @@ fn every_failpoint_of_the_source_has_a_case() {
     }
     let lanes = lanes();
     let steps = replaced::STEPS.iter().map(|(step, _)| step);
-    let all = lanes.iter().flat_map(|(_, places)| places).chain(EVERYWHERE).chain(steps);
+    let all = lanes.iter().flat_map(|(_, places)| places).chain(EVERYWHERE).chain(steps).chain(&crate::capture::killed::PLACES);
     let cases: BTreeSet<String> = all.map(|place| place.split('*').next().unwrap().to_string()).collect();
     // Some names come by way of a field, and die in their cases all the same.
     assert!(found.len() > 20, "{found:?}");

@@ -1,6 +1,5 @@
 //! The capture of one slot: a thread with a connection, which begins again after every fault that may pass.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -10,16 +9,16 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures::FutureExt;
 use parking_lot::Mutex;
-use pgwire_replication::{Lsn as WireLsn, PgWireError, ReplicationClient, ReplicationConfig, ReplicationEvent};
+use pgwire_replication::{Lsn as WireLsn, PgWireError, ReplicationClient, ReplicationEvent};
 use tokio::sync::{Notify, mpsc};
-use tokio_postgres::config::Host;
 use twox_hash::XxHash3_64;
 
 use super::PostgresSource;
 use super::buffer::Buffer;
 use super::copy;
-use super::mark::{Lsn, Place, TablePlace};
-use super::options::{PostgresOptions, Snapshot};
+use super::mark::Place;
+use super::options::PostgresOptions;
+use super::resume::{EVENTS_MAX, config, stand_at};
 use super::server::Server;
 use super::spool::Spool;
 use super::stream::{Between, Numbering};
@@ -30,17 +29,13 @@ use crate::source::{Keeper, Mark};
 
 /// Changes that wait on the disk for lanes that are slow. When there are so many nothing more is received until a lane has gone on.
 const SPILL_BYTES_MAX: u64 = 4 << 30;
-/// Messages between the task that reads the socket and the one that numbers them.
-const EVENTS_MAX: usize = 1024;
 /// How often a new mark is made durable, which is how far a restart goes back; and how soon Postgres hears of it.
-const MARK_INTERVAL: Duration = Duration::from_millis(250);
+pub(super) const MARK_INTERVAL: Duration = Duration::from_millis(250);
 /// How often a message is put into the WAL, so that the slot goes on while only others write.
 const BEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// After what was received was handed over, so long nothing is read: Postgres sends each change by itself, and reading it by itself
 /// costs both sides more than anything else they do.
 const REST: Duration = Duration::from_millis(1);
-/// How long a slot that another process reads is waited for before that process is ended.
-const SLOT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How soon a connection that broke is tried again.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
@@ -63,24 +58,26 @@ pub(super) struct Table {
 /// What the thread, the sources and the keeper share.
 pub(super) struct Shared {
     pub(super) tables: Vec<Table>,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Wakes the thread: a mark was kept, or it is to end.
-    wake: Notify,
+    pub(super) wake: Notify,
     /// Wakes the keeper: there may be a new mark.
-    marked: Notify,
+    pub(super) marked: Notify,
     room: Arc<Notify>,
     questions: mpsc::Sender<SyncSender<Vec<i64>>>,
 }
 
 #[derive(Default)]
-struct State {
+pub(super) struct State {
     /// The newest place before which every lane is done.
-    done: Option<Place>,
+    pub(super) done: Option<Place>,
     /// The newest place that is durable.
-    kept: Option<Place>,
+    pub(super) kept: Option<Place>,
     failed: Option<Error>,
     stop: bool,
     ended: bool,
+    /// Somebody waits for `done` to be up to date.
+    asked: bool,
 }
 
 /// A replication slot and the tables that are read over it. As a [`Keeper`] it must begin before its sources can be read.
@@ -148,7 +145,7 @@ impl Shared {
         }
     }
 
-    fn options(&self) -> &PostgresOptions {
+    pub(super) fn options(&self) -> &PostgresOptions {
         &self.tables[0].options
     }
 
@@ -156,7 +153,7 @@ impl Shared {
         self.tables.iter().map(|table| table.buffer.spilt_bytes()).sum::<u64>() < SPILL_BYTES_MAX
     }
 
-    fn stopped(&self) -> bool {
+    pub(super) fn stopped(&self) -> bool {
         self.state.lock().stop
     }
 }
@@ -164,7 +161,7 @@ impl Shared {
 #[async_trait]
 impl Keeper for Capture {
     fn name(&self) -> String {
-        format!("{}.slot", self.shared.options().slot)
+        self.shared.options().keeper()
     }
 
     fn interval(&self) -> Duration {
@@ -190,6 +187,17 @@ impl Keeper for Capture {
     }
 
     async fn next(&self, now: bool) -> Result<Option<Mark>> {
+        if now {
+            self.shared.state.lock().asked = true;
+            self.shared.wake.notify_one();
+            let answered = async {
+                while self.shared.state.lock().asked {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            // The thread may wait for Postgres, or have ended.
+            let _ = tokio::time::timeout(MARK_INTERVAL, answered).await;
+        }
         loop {
             {
                 let state = self.shared.state.lock();
@@ -268,10 +276,10 @@ impl Session {
 }
 
 /// What runs on the thread.
-struct Thread {
-    shared: Arc<Shared>,
+pub(super) struct Thread {
+    pub(super) shared: Arc<Shared>,
     /// Where to go on.
-    place: Option<Place>,
+    pub(super) place: Option<Place>,
     questions: mpsc::Receiver<SyncSender<Vec<i64>>>,
 }
 
@@ -313,7 +321,7 @@ impl Thread {
         let mut client = ReplicationClient::connect_gated(config(options, place.lsn)).await.map_err(|e| self.problem(e))?;
         let system = client.identify_system().await.map_err(|e| self.problem(e))?.system_id;
         let place = self.of_system(place, system)?;
-        let place = self.with_snapshots(place).await?;
+        let place = self.with_tables(place).await?;
         self.place = Some(place.clone());
         let at = |table: &Table| place.tables.get(&table.location).copied().unwrap_or_default();
         let between = Between { lsn: place.lsn, offsets: shared.tables.iter().map(|table| at(table).offset).collect() };
@@ -335,116 +343,6 @@ impl Thread {
         }
         client.stop();
         streamed.and(handed_over)
-    }
-
-    /// Where to begin: where it was, or where the slot does, which is made if there is none.
-    async fn place(&self, server: &Server<'_>) -> Result<Place> {
-        let options = self.shared.options();
-        let slot = &options.slot;
-        let began = Instant::now();
-        let found = loop {
-            match server.slot().await? {
-                // Of a process that is gone, or fenced: this one has claimed its log since.
-                Some(slot) if slot.active_pid.is_some() && began.elapsed() < SLOT_PATIENCE => {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                Some(slot) => break Some(slot),
-                None => break None,
-            }
-        };
-        if let Some(pid) = found.as_ref().and_then(|slot| slot.active_pid) {
-            tracing::warn!("replication slot '{slot}' is still read by another connection of falaj: it is ended");
-            server.end_reader(pid).await?;
-        }
-        match (&self.place, found) {
-            (None, None) => {
-                let begun = server.create_slot().await?;
-                tracing::info!("replication slot '{slot}' was made at {begun}");
-                Ok(self.fresh(begun))
-            }
-            (None, Some(found)) => Ok(self.fresh(found.confirmed)),
-            (Some(place), None) => {
-                let text = format!(
-                    "replication slot '{slot}' is gone from {}, and with it the changes since {}: begin again with a new checkpoint, or \
-                     restore the slot",
-                    options.server(),
-                    place.lsn
-                );
-                Err(Error::new(Kind::Lost, text))
-            }
-            (Some(place), Some(found)) if found.confirmed > place.lsn => {
-                let text = format!(
-                    "replication slot '{slot}' was moved on to {} while this checkpoint stands at {}: somebody else reads it, or it was made \
-                     again; the changes between are gone. Give each reader a slot of its own (option 'slot'), and begin again",
-                    found.confirmed, place.lsn
-                );
-                Err(Error::new(Kind::Lost, text))
-            }
-            (Some(place), Some(_)) => {
-                let end = server.wal_end().await?;
-                if end < place.lsn {
-                    let text = format!(
-                        "the WAL of {} ends at {end}, before {}, where this checkpoint stands: it was restored from an older copy, or a \
-                         standby that lagged was promoted; begin again with a new checkpoint",
-                        options.server(),
-                        place.lsn
-                    );
-                    return Err(Error::new(Kind::Lost, text));
-                }
-                Ok(place.clone())
-            }
-        }
-    }
-
-    /// The place, if it is one of this cluster.
-    fn of_system(&self, mut place: Place, system: String) -> Result<Place> {
-        let options = self.shared.options();
-        if place.system.is_empty() {
-            place.system = system;
-        } else if place.system != system {
-            let text = format!(
-                "{} is another cluster than the one that slot '{}' was read from before ({system}, not {}): go back to that one, or begin \
-                 again with a new checkpoint",
-                options.server(),
-                options.slot,
-                place.system
-            );
-            return Err(Error::new(Kind::Lost, text));
-        }
-        Ok(place)
-    }
-
-    /// The same with every table: where one is new, after its rows were copied, if that is asked for. Durable before it is used.
-    async fn with_snapshots(&self, mut place: Place) -> Result<Place> {
-        let mut copied = false;
-        for table in &self.shared.tables {
-            if place.tables.contains_key(&table.location) {
-                continue;
-            }
-            let at = match table.options.snapshot {
-                Snapshot::Initial => copy::copy(table).await?,
-                Snapshot::Never => TablePlace::default(),
-            };
-            copied |= table.options.snapshot == Snapshot::Initial;
-            place.tables.insert(table.location.clone(), at);
-        }
-        if copied {
-            self.keep(&place).await;
-        }
-        Ok(place)
-    }
-
-    /// Waits until a place is durable.
-    async fn keep(&self, place: &Place) {
-        self.shared.state.lock().done = Some(place.clone());
-        self.shared.marked.notify_one();
-        while self.shared.state.lock().kept.as_ref() != Some(place) && !self.shared.stopped() {
-            self.shared.wake.notified().await;
-        }
-    }
-
-    fn fresh(&self, begun: Lsn) -> Place {
-        Place { system: String::new(), slot: self.shared.options().slot.clone(), begun, lsn: begun, tables: BTreeMap::new() }
     }
 
     async fn stream(
@@ -522,8 +420,10 @@ impl Thread {
 
     /// Tells the keeper of a place that every lane has passed.
     fn note_done(&self, numbering: &mut Numbering<'_>) {
-        let (Some(done), Some(place)) = (numbering.done(), &self.place) else { return };
+        let done = numbering.done();
         let mut state = self.shared.state.lock();
+        state.asked = false;
+        let (Some(done), Some(place)) = (done, &self.place) else { return };
         if state.done.as_ref().is_none_or(|known| known.lsn < done.lsn) {
             state.done = Some(stand_at(place, &self.shared.tables, &done));
             drop(state);
@@ -567,34 +467,4 @@ impl Thread {
         };
         told.because(error)
     }
-}
-
-/// `place`, moved on.
-fn stand_at(place: &Place, tables: &[Table], at: &Between) -> Place {
-    let mut place = place.clone();
-    place.lsn = at.lsn;
-    for (table, &offset) in tables.iter().zip(&at.offsets) {
-        place.tables.entry(table.location.clone()).or_default().offset = offset;
-    }
-    place
-}
-
-pub(super) fn config(options: &PostgresOptions, from: Lsn) -> ReplicationConfig {
-    let config = &options.config;
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => host.clone(),
-        Some(Host::Unix(path)) => path.display().to_string(),
-        None => "localhost".to_string(),
-    };
-    let password = config.get_password().map(|password| String::from_utf8_lossy(password).into_owned()).unwrap_or_default();
-    let user = config.get_user().unwrap_or("postgres");
-    let database = config.get_dbname().unwrap_or(user);
-    ReplicationConfig::new(host, user, password, database, options.slot.as_str(), options.publication.as_str())
-        .with_port(config.get_ports().first().copied().unwrap_or(5432))
-        .with_tls(pgwire_replication::TlsConfig::disabled())
-        .with_start_lsn(WireLsn::from_u64(from.0))
-        .with_status_interval(MARK_INTERVAL)
-        .with_buffer_size(EVENTS_MAX)
-        .with_application_name("falaj")
-        .with_options("-c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC -c extra_float_digits=1 -c bytea_output=hex")
 }

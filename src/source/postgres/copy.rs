@@ -14,13 +14,15 @@ use futures::{StreamExt, TryStreamExt, pin_mut};
 use pgwire_replication::ReplicationClient;
 use tokio_postgres::{Client, NoTls};
 
-use super::capture::{self, Table};
+use super::capture::Table;
 use super::mark::{Lsn, TablePlace};
+use super::resume::config;
 use super::server::quoted;
 use super::spool::Written;
 use crate::batch::Payloads;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::failpoint;
 use crate::pgoutput::{Change, Op, Relation, RelationColumn};
 use crate::position::Span;
 
@@ -36,8 +38,7 @@ const SAID_EVERY: Duration = Duration::from_secs(5);
 /// Copies the table's rows. Everything of it is durable when it returns, and of no meaning before the place is, too.
 pub(super) async fn copy(table: &Table) -> Result<TablePlace> {
     let options = &table.options;
-    let mut exporter =
-        ReplicationClient::connect_gated(capture::config(options, Lsn::default())).await.map_err(|e| failed(table, e))?;
+    let mut exporter = ReplicationClient::connect_gated(config(options, Lsn::default())).await.map_err(|e| failed(table, e))?;
     let name = format!("falaj_copy_{}", uuid::Uuid::now_v7().simple());
     let sql = format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
     let made = exporter.simple_query(&sql).await.map_err(|e| failed(table, e))?;
@@ -70,6 +71,7 @@ pub(super) async fn copy(table: &Table) -> Result<TablePlace> {
         .map_err(|cause| Error::new(Kind::Bug, "a relation could not be written").because(cause))?;
     table.spool.write_relation(&text)?;
     table.spool.sync()?;
+    failpoint::hit(&options.keeper(), "copy.done");
     tracing::info!("{}: {rows} rows copied in {:.1} s, as of {from}", table.location, copied.began.elapsed().as_secs_f64());
     drop(exporter);
     Ok(TablePlace { offset: rows, rows, from })
@@ -108,7 +110,9 @@ impl Copied<'_> {
         let from = self.next.fetch_add(rows, Ordering::SeqCst);
         piece.span = Span { partition: super::buffer::PARTITION, from, to: from + rows };
         piece.appended_ms = self.now_us / 1000;
-        self.table.spool.write(&piece, Written::Durably)
+        self.table.spool.write(&piece, Written::Durably)?;
+        failpoint::hit(&self.table.options.keeper(), "copy.middle");
+        Ok(())
     }
 
     fn say(&self) {

@@ -11,8 +11,11 @@ use crate::error::Result;
 use crate::source::watermark::WatermarkOptions;
 use crate::table::{Options, TableDef};
 
+/// Whether a column's type can hold what it is for.
+type Fits = fn(&DataType) -> bool;
+
 /// The columns that are made of the change itself, with whether a type can hold them.
-const META: [(&str, fn(&DataType) -> bool, &str); 6] = [
+const META: [(&str, Fits, &str); 6] = [
     ("_op", is_text, "VARCHAR"),
     ("_lsn", is_long, "BIGINT"),
     ("_commit_lsn", is_long, "BIGINT"),
@@ -131,6 +134,11 @@ impl PostgresOptions {
     /// `schema.table`.
     pub fn location(&self) -> String {
         format!("{}.{}", self.schema, self.table)
+    }
+
+    /// The name under which the slot's marks are kept.
+    pub(super) fn keeper(&self) -> String {
+        format!("{}.slot", self.slot)
     }
 
     /// Tables that have the same are read over one slot.

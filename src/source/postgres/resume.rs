@@ -1,0 +1,163 @@
+//! Where a capture begins: the place that it kept, checked against the slot; or the slot's beginning, after the rows of its tables.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use pgwire_replication::{Lsn as WireLsn, ReplicationConfig, TlsConfig};
+use tokio_postgres::config::Host;
+
+use super::capture::{MARK_INTERVAL, Table, Thread};
+use super::copy;
+use super::mark::{Lsn, Place, TablePlace};
+use super::options::{PostgresOptions, Snapshot};
+use super::server::Server;
+use super::stream::Between;
+use crate::error::{Error, Kind, Result};
+
+/// How long a slot that another process reads is waited for before that process is ended.
+const SLOT_PATIENCE: Duration = Duration::from_secs(2);
+/// Messages between the task that reads the socket and the one that numbers them.
+pub(super) const EVENTS_MAX: usize = 1024;
+
+impl Thread {
+    /// Where to begin: where it was, or where the slot does, which is made if there is none.
+    pub(super) async fn place(&self, server: &Server<'_>) -> Result<Place> {
+        let options = self.shared.options();
+        let slot = &options.slot;
+        let began = Instant::now();
+        let found = loop {
+            match server.slot().await? {
+                // Of a process that is gone, or fenced: this one has claimed its log since.
+                Some(slot) if slot.active_pid.is_some() && began.elapsed() < SLOT_PATIENCE => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Some(slot) => break Some(slot),
+                None => break None,
+            }
+        };
+        if let Some(pid) = found.as_ref().and_then(|slot| slot.active_pid) {
+            tracing::warn!("replication slot '{slot}' is still read by another connection of falaj: it is ended");
+            server.end_reader(pid).await?;
+        }
+        match (&self.place, found) {
+            (None, None) => {
+                let begun = server.create_slot().await?;
+                tracing::info!("replication slot '{slot}' was made at {begun}");
+                Ok(self.fresh(begun))
+            }
+            (None, Some(found)) => Ok(self.fresh(found.confirmed)),
+            (Some(place), None) => {
+                let text = format!(
+                    "replication slot '{slot}' is gone from {}, and with it the changes since {}: begin again with a new checkpoint, or \
+                     restore the slot",
+                    options.server(),
+                    place.lsn
+                );
+                Err(Error::new(Kind::Lost, text))
+            }
+            (Some(place), Some(found)) if found.confirmed > place.lsn => {
+                let text = format!(
+                    "replication slot '{slot}' was moved on to {} while this checkpoint stands at {}: somebody else reads it, or it was made \
+                     again; the changes between are gone. Give each reader a slot of its own (option 'slot'), and begin again",
+                    found.confirmed, place.lsn
+                );
+                Err(Error::new(Kind::Lost, text))
+            }
+            (Some(place), Some(_)) => {
+                let end = server.wal_end().await?;
+                if end < place.lsn {
+                    let text = format!(
+                        "the WAL of {} ends at {end}, before {}, where this checkpoint stands: it was restored from an older copy, or a \
+                         standby that lagged was promoted; begin again with a new checkpoint",
+                        options.server(),
+                        place.lsn
+                    );
+                    return Err(Error::new(Kind::Lost, text));
+                }
+                Ok(place.clone())
+            }
+        }
+    }
+
+    /// The place, if it is one of this cluster.
+    pub(super) fn of_system(&self, mut place: Place, system: String) -> Result<Place> {
+        let options = self.shared.options();
+        if place.system.is_empty() {
+            place.system = system;
+        } else if place.system != system {
+            let text = format!(
+                "{} is another cluster than the one that slot '{}' was read from before ({system}, not {}): go back to that one, or begin \
+                 again with a new checkpoint",
+                options.server(),
+                options.slot,
+                place.system
+            );
+            return Err(Error::new(Kind::Lost, text));
+        }
+        Ok(place)
+    }
+
+    /// The same with every table: where one is new, after its rows were copied, if that is asked for. Durable before it is used.
+    pub(super) async fn with_tables(&self, mut place: Place) -> Result<Place> {
+        let known = place.clone();
+        for table in &self.shared.tables {
+            if place.tables.contains_key(&table.location) {
+                continue;
+            }
+            let at = match table.options.snapshot {
+                Snapshot::Initial => copy::copy(table).await?,
+                Snapshot::Never => TablePlace::default(),
+            };
+            place.tables.insert(table.location.clone(), at);
+        }
+        // A lane's offsets mean nothing without the place that they are counted from.
+        if self.place.is_none() || known != place {
+            self.keep(&place).await;
+        }
+        Ok(place)
+    }
+
+    /// Waits until a place is durable.
+    async fn keep(&self, place: &Place) {
+        self.shared.state.lock().done = Some(place.clone());
+        self.shared.marked.notify_one();
+        while self.shared.state.lock().kept.as_ref() != Some(place) && !self.shared.stopped() {
+            self.shared.wake.notified().await;
+        }
+    }
+
+    fn fresh(&self, begun: Lsn) -> Place {
+        Place { system: String::new(), slot: self.shared.options().slot.clone(), begun, lsn: begun, tables: BTreeMap::new() }
+    }
+}
+
+/// `place`, moved on.
+pub(super) fn stand_at(place: &Place, tables: &[Table], at: &Between) -> Place {
+    let mut place = place.clone();
+    place.lsn = at.lsn;
+    for (table, &offset) in tables.iter().zip(&at.offsets) {
+        place.tables.entry(table.location.clone()).or_default().offset = offset;
+    }
+    place
+}
+
+/// A connection that replicates from `from` on.
+pub(super) fn config(options: &PostgresOptions, from: Lsn) -> ReplicationConfig {
+    let config = &options.config;
+    let host = match config.get_hosts().first() {
+        Some(Host::Tcp(host)) => host.clone(),
+        Some(Host::Unix(path)) => path.display().to_string(),
+        None => "localhost".to_string(),
+    };
+    let password = config.get_password().map(|password| String::from_utf8_lossy(password).into_owned()).unwrap_or_default();
+    let user = config.get_user().unwrap_or("postgres");
+    let database = config.get_dbname().unwrap_or(user);
+    ReplicationConfig::new(host, user, password, database, options.slot.as_str(), options.publication.as_str())
+        .with_port(config.get_ports().first().copied().unwrap_or(5432))
+        .with_tls(TlsConfig::disabled())
+        .with_start_lsn(WireLsn::from_u64(from.0))
+        .with_status_interval(MARK_INTERVAL)
+        .with_buffer_size(EVENTS_MAX)
+        .with_application_name("falaj")
+        .with_options("-c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC -c extra_float_digits=1 -c bytea_output=hex")
+}

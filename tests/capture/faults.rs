@@ -1,0 +1,162 @@
+//! What happens to a slot and a table behind falaj's back is noticed, and told in a sentence.
+
+use std::time::Duration;
+
+use super::Capture;
+use crate::support::falaj::Falaj;
+
+const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text); INSERT INTO t VALUES (0, 'there before')";
+const COLUMNS: &str = "id BIGINT, v VARCHAR";
+
+/// Runs it, which must fail with `code` and these words.
+fn fails(capture: &Capture, code: i32, words: &[&str]) {
+    let (status, said) = Falaj::start(&mut capture.command(&["--until", "latest"])).end();
+    assert_eq!(status.code(), Some(code), "{said}");
+    for word in words {
+        assert!(said.contains(word), "no '{word}' in:\n{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_slot_that_was_dropped_made_again_or_read_by_another_stops_with_what_is_gone() {
+    let Some(capture) = Capture::new(TABLE, COLUMNS, "").await else { return };
+    capture.run_until_latest();
+    capture.run("INSERT INTO t VALUES (1, 'a')").await;
+    capture.run_until_latest();
+    assert_eq!(capture.found(), [serde_json::json!({"id": 1, "v": "a"})]);
+
+    let slot = &capture.name;
+    capture.run("INSERT INTO t VALUES (2, 'b')").await;
+    capture.run(&format!("SELECT pg_replication_slot_advance('{slot}', pg_current_wal_lsn())")).await;
+    fails(&capture, 1, &["was moved on to", "somebody else reads it"]);
+
+    capture.run(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+    fails(&capture, 1, &[&format!("replication slot '{slot}' is gone")]);
+
+    capture.run(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'pgoutput')")).await;
+    fails(&capture, 1, &["was moved on to", "or it was made again"]);
+
+    capture.run(&format!("SELECT pg_drop_replication_slot('{slot}')")).await;
+    capture.run(&format!("SELECT pg_create_logical_replication_slot('{slot}', 'test_decoding')")).await;
+    fails(&capture, 1, &["is of another plugin or database"]);
+    capture.gone().await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_the_table_is_refused_before_anything_is_made() {
+    let Some(capture) = Capture::new(TABLE, COLUMNS, "").await else { return };
+    capture.declare("id BIGINT, vv VARCHAR", "");
+    fails(&capture, 78, &["has no column 'vv'; did you mean 'v'?"]);
+    capture.declare("id BIGINT, v BIGINT", "");
+    fails(&capture, 78, &["column 'v' is text", "does not fit Int64; VARCHAR takes any"]);
+    let slots = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1";
+    assert_eq!(capture.client.query_one(slots, &[&capture.name]).await.unwrap().get::<_, i64>(0), 0);
+    capture.gone().await;
+}
+
+#[tokio::test]
+async fn an_added_column_is_null_until_sql_uses_it_and_a_dropped_or_retyped_one_stops_the_lane() {
+    let Some(capture) = Capture::new(TABLE, COLUMNS, "").await else { return };
+    capture.run_until_latest();
+    capture.run("INSERT INTO t VALUES (1, 'a'); ALTER TABLE t ADD COLUMN more int; INSERT INTO t VALUES (2, 'b', 7)").await;
+    capture.run_until_latest();
+    capture.run("INSERT INTO t VALUES (3, 'c', 8)").await;
+    // From here on SQL knows it.
+    capture.declare("id BIGINT, v VARCHAR, more BIGINT", "");
+    capture.run_until_latest();
+    let found: Vec<String> = capture.found().iter().map(ToString::to_string).collect();
+    assert_eq!(found, [r#"{"id":1,"v":"a"}"#, r#"{"id":2,"v":"b"}"#, r#"{"id":3,"more":8,"v":"c"}"#]);
+
+    let mut falaj = capture.start();
+    capture.is_read().await;
+    capture
+        .run("INSERT INTO t VALUES (4, 'd', 9); ALTER TABLE t ALTER COLUMN more TYPE text; INSERT INTO t VALUES (5, 'e', 'x')")
+        .await;
+    falaj.wait_for_line(&["was altered: column 'more' is text now, which does not fit the declared Int64"]);
+    assert_eq!(falaj.end().0.code(), Some(78));
+
+    capture.declare("id BIGINT, v VARCHAR, more VARCHAR", "");
+    capture.run_until_latest();
+    assert_eq!(capture.found().last().unwrap()["more"], "x");
+    let mut falaj = capture.start();
+    capture.is_read().await;
+    capture.run("INSERT INTO t VALUES (6, 'f', 'y'); ALTER TABLE t DROP COLUMN more; INSERT INTO t VALUES (7, 'g')").await;
+    falaj.wait_for_line(&["was altered: column 'more' was dropped, but SQL uses it"]);
+    assert_eq!(falaj.end().0.code(), Some(78));
+    capture.gone().await;
+}
+
+#[tokio::test]
+async fn values_that_were_not_sent_and_tables_that_were_emptied_are_told() {
+    let table = "CREATE TABLE t (id bigint PRIMARY KEY, v text, n int); ALTER TABLE t ALTER COLUMN v SET STORAGE EXTERNAL";
+    let Some(capture) = Capture::new(table, "id BIGINT, n BIGINT, v VARCHAR, _unchanged VARCHAR", ", 'changes' 'all'").await
+    else {
+        return;
+    };
+    // The topic's column of that name is an ordinary one.
+    capture.run_until_latest();
+    capture
+        .run("INSERT INTO t VALUES (1, repeat('x', 5000), 1); UPDATE t SET n = 2; ALTER TABLE t REPLICA IDENTITY FULL")
+        .await;
+    capture.run("UPDATE t SET n = 3; DELETE FROM t; TRUNCATE t").await;
+    capture.run_until_latest();
+    let shown = |row: &serde_json::Value| {
+        let long = row["v"].as_str().map_or(0, str::len);
+        (row["op"].as_str().unwrap().to_string(), row["n"].as_i64(), long, row["_unchanged"].as_str().map(str::to_string))
+    };
+    let found: Vec<_> = capture.found().iter().map(shown).collect();
+    let row = |op: &str, n, long, unchanged: Option<&str>| (op.to_string(), n, long, unchanged.map(str::to_string));
+    let expected = [
+        row("c", Some(1), 5000, None),
+        row("u", Some(2), 0, Some("v")),
+        row("u", Some(3), 5000, None),
+        row("d", Some(3), 5000, None),
+        row("t", None, 0, None),
+    ];
+    assert_eq!(found, expected);
+    capture.gone().await;
+}
+
+#[tokio::test]
+async fn a_value_that_its_column_cannot_hold_is_a_dead_letter_and_its_neighbours_go_on() {
+    let table = "CREATE TABLE t (id bigint PRIMARY KEY, at timestamptz)";
+    let Some(capture) = Capture::new(table, "id BIGINT, at TIMESTAMP", "").await else { return };
+    capture.run_until_latest();
+    capture.run("INSERT INTO t VALUES (1, '2026-01-01'), (2, 'infinity'), (3, '290000-01-01'), (4, '2026-01-02')").await;
+    capture.run_until_latest();
+    let ids: Vec<_> = capture.found().iter().map(|row| row["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids, [1, 4]);
+    let mut letters = String::new();
+    let mut folders = vec![capture.path("data/run/dead_letters")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            match entry.file_type().unwrap().is_dir() {
+                true => folders.push(entry.path()),
+                false => letters += &std::fs::read_to_string(entry.path()).unwrap(),
+            }
+        }
+    }
+    assert_eq!(letters.lines().count(), 2, "{letters}");
+    assert!(letters.contains("'infinity'") && letters.contains("\"code\":\"time\""), "{letters}");
+    capture.gone().await;
+}
+
+#[tokio::test]
+async fn a_quiet_table_beside_a_busy_one_does_not_keep_wal() {
+    let Some(capture) = Capture::new(TABLE, COLUMNS, "").await else { return };
+    let falaj = capture.start();
+    capture.is_read().await;
+    capture.run("CREATE TABLE busy (id bigint); INSERT INTO busy SELECT generate_series(1, 200000)").await;
+    let kept = "SELECT (pg_current_wal_lsn() - confirmed_flush_lsn)::bigint FROM pg_replication_slots WHERE slot_name = $1";
+    let mut least = i64::MAX;
+    for _ in 0..400 {
+        least = least.min(capture.client.query_one(kept, &[&capture.name]).await.unwrap().get(0));
+        if least < 1 << 20 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(least < 1 << 20, "{least} bytes of WAL are kept");
+    falaj.kill();
+    capture.gone().await;
+}
