@@ -30,6 +30,7 @@ use crate::query::tables::Role;
 use crate::secrets::Secrets;
 use crate::sink::memory::{Boards, MemoryTables};
 use crate::source::memory::MemorySource;
+use crate::source::postgres::{PostgresOptions, SlotTables};
 use crate::status::Status;
 use crate::table::TableDef;
 
@@ -245,7 +246,16 @@ fn capture(project: &Project, run: &Run, secrets: Secrets, plans: &[LanePlan]) -
             tables.push((secrets.resolve(table)?, lanes));
         }
     }
-    Captured::new(tables, &Path::new(&project.settings().checkpoint).join("spool"))
+    Captured::new(tables, &Path::new(&project.settings().checkpoint).join("spool"), &run.memory)
+}
+
+/// The replication slots that the project's tables name.
+pub fn slots(project: &Project) -> Result<Vec<SlotTables>> {
+    let mut tables = Vec::new();
+    for table in project.tables_of(Role::Source).filter(|table| table.stored_as == "POSTGRES") {
+        tables.push(PostgresOptions::from_table(&Secrets::Needed.resolve(table)?)?);
+    }
+    Ok(SlotTables::of(tables))
 }
 
 type Lookups = HashMap<String, Arc<LookupTable>>;

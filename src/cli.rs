@@ -9,6 +9,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, Kind, Result};
+use crate::tool::capture::{self, CaptureArgs};
 use crate::tool::checkpoint::{self, CheckpointArgs};
 use crate::tool::demo::{self, DemoArgs};
 use crate::tool::generate::{self, GenerateArgs};
@@ -33,6 +34,8 @@ enum Command {
     Check(CheckArgs),
     /// Show what a checkpoint holds, verify it, or begin a new lineage from it
     Checkpoint(CheckpointArgs),
+    /// Show, or drop, what Postgres keeps for the tables whose changes are read
+    Capture(CaptureArgs),
     /// Make tables, content and events, in Postgres and Kafka
     Generate(GenerateArgs),
     /// Stand for the external HTTP system: take rows, count them, show the last ones
@@ -113,6 +116,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Demo(args) => demo::run(args, stop_signal()).await,
         Command::Check(args) => run::check(args).await,
         Command::Checkpoint(args) => checkpoint::run(args).await,
+        Command::Capture(args) => capture::run(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Receive(args) => receive::run(args, stopped()).await,
     }

@@ -1,9 +1,9 @@
-//! falaj: events from Kafka through SQL files into Redis, Parquet, HTTP and Kafka, exactly once, in well under a second.
+//! falaj: events from Kafka and Postgres' WAL through SQL files into Redis, Parquet, HTTP and Kafka, exactly once, in well under a second.
 //!
 //! ```text
 //!  enters                          thinks                                 leaves
 //!  Kafka ──▶ log: read, decode ──▶ lane: one INSERT INTO … SELECT ──▶ Redis · Parquet · HTTP · Kafka
-//!            (once per source)     lookup join → SQL → panes               │ refused rows
+//!  WAL       (once per source)     lookup join → SQL → panes               │ refused rows
 //!                │ bad records         │ late rows                         │
 //!                └────────────────────▶┴──────▶ dead letters ◀─────────────┘
 //!            a lane drives itself, one epoch at a time: intent → apply → commit
@@ -55,7 +55,7 @@
 //! [`window`] → [`lane`] → [`checkpoint`] → [`sink`], [`dead`] (both over `kafka`'s transactions). Begin with [`lane`]: the loop is [`lane::driver`], the protocol
 //! [`lane::epoch`]. [`app`] puts adapters together and is the only module that names them; [`tool`] has one file for each command.
 //! The words that all share are in [`position`], [`batch`], [`error`], [`backoff`], [`table`], [`settings`],
-//! [`secrets`], [`clock`], [`status`], [`memory`], [`failpoint`].
+//! [`secrets`], [`clock`], [`status`], [`memory`], [`pgoutput`], [`failpoint`].
 //! Skip [`web`] and [`tool`] at first.
 
 pub mod app;

@@ -19,7 +19,7 @@ use crate::decode::pgoutput::{Changes, PgoutputDecoder};
 use crate::error::{Error, Kind, Result};
 use crate::lane::letters::{self, LettersParts};
 use crate::lane::{Bounds, LaneParts, WatermarkRules, driver};
-use crate::memory::Share;
+use crate::memory::{Memory, Share};
 use crate::pgoutput::Relations;
 use crate::position::Positions;
 use crate::query::plan::LanePlan;
@@ -33,6 +33,9 @@ use crate::source::postgres::{Capture, PostgresOptions, PostgresSource};
 use crate::source::watermark::WatermarkOptions;
 use crate::source::{Keeper, Source, Start};
 use crate::table::TableDef;
+
+/// What lies before it is at hand, undecoded.
+const CAPTURED_LOG_BYTES: usize = 16 << 20;
 
 /// What the dead letters of changes have passed is not kept by Postgres any longer, and read again after a start.
 const CAPTURED_INTERVAL: Duration = Duration::from_secs(1);
@@ -62,7 +65,7 @@ impl OpenSource {
         // One thread reads, the others decode and run the lanes.
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let limits = LogLimits {
-            bytes_max: project.settings().log_bytes_max,
+            bytes_max: opened.log_bytes_max.min(project.settings().log_bytes_max),
             lanes: plans.len() + 1,
             threads,
             memory: memory.clone(),
@@ -188,6 +191,8 @@ struct Opened {
     make_decoder: MakeDecoder,
     watermark: WatermarkOptions,
     start: Start,
+    /// The most that its log holds, whatever the settings say.
+    log_bytes_max: usize,
     /// What each reader holds by itself.
     reader_bytes: usize,
     /// How often the positions of its dead letters' lane are worth a record.
@@ -214,7 +219,16 @@ impl Opened {
                 Ok(Box::new(PgoutputDecoder::new(Arc::clone(&schema), changes, Arc::clone(&relations), &table)?))
             });
             let (watermark, start, letters_interval) = (options.watermark, Start::Earliest, CAPTURED_INTERVAL);
-            return Ok(Self { source, make_decoder, watermark, start, reader_bytes: 0, letters_interval, kafka: None });
+            return Ok(Self {
+                source,
+                make_decoder,
+                watermark,
+                start,
+                log_bytes_max: CAPTURED_LOG_BYTES,
+                reader_bytes: 0,
+                letters_interval,
+                kafka: None,
+            });
         }
         let queue_bytes = run.memory.at_most(usize::MAX, QUEUE_PARTS);
         let options = KafkaOptions::from_table(def)?.with_queue_at_most(queue_bytes);
@@ -225,7 +239,16 @@ impl Opened {
         let make_decoder: MakeDecoder = Arc::new(move || Ok(Box::new(JsonDecoder::new(Arc::clone(&schema))?)));
         let reader_bytes = if matches!(run.world, World::Real) { options.queue_bytes() } else { 0 };
         let (watermark, start, letters_interval) = (options.watermark.clone(), options.start, letters::COMMIT_INTERVAL);
-        Ok(Self { source, make_decoder, watermark, start, reader_bytes, letters_interval, kafka: Some(options) })
+        Ok(Self {
+            source,
+            make_decoder,
+            watermark,
+            start,
+            log_bytes_max: usize::MAX,
+            reader_bytes,
+            letters_interval,
+            kafka: Some(options),
+        })
     }
 }
 
@@ -237,7 +260,7 @@ pub(super) struct Captured {
 
 impl Captured {
     /// One for each slot. `tables` are those that lanes read, each with the lanes that read it.
-    pub(super) fn new(tables: Vec<(TableDef, Vec<String>)>, folder: &Path) -> Result<Self> {
+    pub(super) fn new(tables: Vec<(TableDef, Vec<String>)>, folder: &Path, memory: &Memory) -> Result<Self> {
         let mut slots: Vec<Vec<(PostgresOptions, Vec<String>)>> = Vec::new();
         for (def, lanes) in tables {
             let options = PostgresOptions::from_table(&def)?;
@@ -248,7 +271,8 @@ impl Captured {
         }
         let capture = |tables: Vec<(PostgresOptions, Vec<String>)>| {
             let names = tables.iter().map(|(options, _)| options.name().to_string()).collect();
-            (Arc::new(Capture::new(tables, folder)), names)
+            let share = memory.share("changes of", tables.first().map_or("", |(options, _)| options.slot()));
+            (Arc::new(Capture::new(tables, folder, &share)), names)
         };
         Ok(Self { captures: slots.into_iter().map(capture).collect() })
     }

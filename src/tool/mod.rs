@@ -1,5 +1,6 @@
 //! The commands that stand beside the engine, one file each.
 pub mod board;
+pub mod capture;
 pub mod checkpoint;
 pub mod demo;
 pub mod generate;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Capture;
-use crate::support::falaj::Falaj;
+use crate::support::falaj::{self, Falaj};
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text); INSERT INTO t VALUES (0, 'there before')";
 const COLUMNS: &str = "id BIGINT, v VARCHAR";
@@ -158,5 +158,28 @@ async fn a_quiet_table_beside_a_busy_one_does_not_keep_wal() {
     }
     assert!(least < 1 << 20, "{least} bytes of WAL are kept");
     falaj.kill();
+    capture.gone().await;
+}
+
+#[tokio::test]
+async fn capture_show_says_what_is_kept_and_drop_removes_it_once_nobody_reads_it() {
+    let Some(capture) = Capture::new(TABLE, COLUMNS, "").await else { return };
+    let run = |what: &str| {
+        let done = falaj::command(capture.folder.path(), &["capture", what, "queries"]).output().unwrap();
+        (done.status.code(), String::from_utf8(done.stdout).unwrap() + &String::from_utf8(done.stderr).unwrap())
+    };
+    let name = &capture.name;
+    assert!(run("show").1.contains(&format!("{name}: there is no such slot")), "{}", run("show").1);
+    let running = capture.start();
+    capture.is_read().await;
+    assert!(run("show").1.contains("read by process"), "{}", run("show").1);
+    let (code, said) = run("drop");
+    assert!(code == Some(1) && said.contains("stop falaj first"), "{said}");
+    running.terminate();
+    assert!(running.end().0.success());
+    let (code, said) = run("drop");
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(said.contains("the slot is dropped") && said.contains("the publication is dropped"), "{said}");
     capture.gone().await;
 }

@@ -28,7 +28,7 @@ use session::Session;
 use steps::Step;
 
 /// What the shipped queries write and a test before may have left.
-const TOPICS: [&str; 2] = ["engagement_events", "engagement_events.dlq"];
+const TOPICS: [&str; 3] = ["engagement_events", "engagement_events.dlq", "engagement_from_wal"];
 const BOARDS: [&str; 2] = ["top_content", "top_content_seconds"];
 
 #[tokio::test]

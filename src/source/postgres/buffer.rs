@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use super::spool::{Spool, Written};
 use crate::batch::Payloads;
 use crate::error::{Error, Kind, Result};
+use crate::memory::Account;
 use crate::position::{Positions, Span};
 
 /// What one poll hands over at most.
@@ -24,6 +25,8 @@ pub(super) const PARTITION: i32 = 0;
 
 /// What lies in memory of one table; older pieces go to the spool.
 const MEMORY_BYTES_MAX: usize = 16 << 20;
+/// So much lies there however short memory is: a piece or two.
+const MEMORY_BYTES_LEAST: usize = 2 << 20;
 
 /// The changes `[first, next)` of one table.
 pub(super) struct Buffer {
@@ -44,6 +47,7 @@ struct State {
     pieces: VecDeque<Piece>,
     /// Held in memory.
     bytes: usize,
+    account: Account,
     /// Held in the spool, but for what the snapshot put there.
     spilt_bytes: u64,
     /// Whether there was nothing more to receive when it was last looked.
@@ -73,13 +77,14 @@ impl Piece {
 
 impl Buffer {
     /// An empty one, for these lanes.
-    pub(super) fn new(table: String, lanes: &[String], spool: Spool, room: Arc<Notify>) -> Self {
+    pub(super) fn new(table: String, lanes: &[String], spool: Spool, room: Arc<Notify>, account: Account) -> Self {
         let state = State {
             begun: false,
             first: 0,
             next: 0,
             pieces: VecDeque::new(),
             bytes: 0,
+            account,
             spilt_bytes: 0,
             at_end: false,
             lanes: lanes.iter().map(|lane| (lane.clone(), None)).collect(),
@@ -112,6 +117,7 @@ impl Buffer {
         state.bytes += weight(&piece);
         state.pieces.push_back(Piece::Memory(Arc::new(piece)));
         self.forget(&mut state);
+        state.settle();
         let spilt = state.to_spill();
         drop(state);
         self.news.notify_all();
@@ -128,6 +134,7 @@ impl Buffer {
                 *there = Piece::Spool(piece.span, Written::Loosely, bytes);
                 state.bytes -= weight(piece);
                 state.spilt_bytes += bytes;
+                state.settle();
             }
             // Every lane was done with it meanwhile.
             _ => self.spool.remove(piece.span, Written::Loosely),
@@ -183,6 +190,7 @@ impl Buffer {
         let said = state.lanes.entry(lane.to_string()).or_default();
         *said = Some(said.unwrap_or(at).max(at));
         self.forget(&mut state);
+        state.settle();
         drop(state);
         self.room.notify_one();
     }
@@ -252,13 +260,18 @@ impl State {
         trouble.map_or(Ok(()), |why| Err(why.clone()))
     }
 
+    fn settle(&mut self) {
+        self.account.set(self.bytes);
+    }
+
     fn acknowledged(&self) -> Option<i64> {
         self.lanes.values().copied().reduce(|least, at| Some(least?.min(at?)))?
     }
 
     /// The oldest pieces in memory, as many as there are too many.
     fn to_spill(&self) -> Vec<Arc<Payloads>> {
-        let mut over = self.bytes.saturating_sub(MEMORY_BYTES_MAX);
+        let bound = MEMORY_BYTES_MAX.min(self.account.fair().max(MEMORY_BYTES_LEAST));
+        let mut over = self.bytes.saturating_sub(bound);
         let mut spilt = Vec::new();
         for piece in &self.pieces {
             if over == 0 {

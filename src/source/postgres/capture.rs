@@ -24,6 +24,7 @@ use super::spool::Spool;
 use super::stream::{Between, Numbering};
 use crate::backoff::Backoff;
 use crate::error::{Action, Error, Kind, Result};
+use crate::memory::{Share, Use};
 use crate::pgoutput::Relations;
 use crate::source::{Keeper, Mark};
 
@@ -89,8 +90,8 @@ pub struct Capture {
 impl Capture {
     /// A capture of tables that have the [same slot](PostgresOptions::same_slot), each with the lanes that will acknowledge.
     /// Connects to nothing yet.
-    /// In `folder` it keeps what does not fit into memory, and the rows of snapshots.
-    pub fn new(tables: Vec<(PostgresOptions, Vec<String>)>, folder: &Path) -> Self {
+    /// What lies in memory counts for `memory`. In `folder` it keeps what does not fit into memory, and the rows of snapshots.
+    pub fn new(tables: Vec<(PostgresOptions, Vec<String>)>, folder: &Path, memory: &Share) -> Self {
         let room = Arc::new(Notify::new());
         let table = |(options, lanes): (PostgresOptions, Vec<String>)| {
             let spool = Spool::new(folder.join(folder_name(&options)));
@@ -98,7 +99,13 @@ impl Capture {
                 schema: options.schema.clone(),
                 table: options.table.clone(),
                 location: options.location(),
-                buffer: Arc::new(Buffer::new(options.location(), &lanes, spool.clone(), Arc::clone(&room))),
+                buffer: Arc::new(Buffer::new(
+                    options.location(),
+                    &lanes,
+                    spool.clone(),
+                    Arc::clone(&room),
+                    memory.account(Use::Tail),
+                )),
                 spool,
                 relations: Relations::default(),
                 options,

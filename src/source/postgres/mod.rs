@@ -17,7 +17,8 @@
 //! * `capture`: the thread and its connection; `resume`: where it begins; `stream`: what it makes of the messages;
 //! * `copy`: the rows that are there before the first change;
 //! * `buffer`: the changes between that thread and the readers; `spool`: those that lie on the disk;
-//! * `mark`: places in the WAL.
+//! * `mark`: places in the WAL;
+//! * `slot`: what `falaj capture` shows and drops.
 
 mod buffer;
 mod capture;
@@ -26,6 +27,7 @@ mod mark;
 pub mod options;
 mod resume;
 mod server;
+mod slot;
 mod spool;
 mod stream;
 
@@ -34,6 +36,7 @@ use std::time::Duration;
 
 pub use self::capture::Capture;
 pub use self::options::PostgresOptions;
+pub use self::slot::SlotTables;
 
 use self::buffer::{BufferReader, PARTITION};
 use self::capture::Shared;

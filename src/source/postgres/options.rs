@@ -136,6 +136,11 @@ impl PostgresOptions {
         format!("{}.{}", self.schema, self.table)
     }
 
+    /// The replication slot's name.
+    pub fn slot(&self) -> &str {
+        &self.slot
+    }
+
     /// The name under which the slot's marks are kept.
     pub(super) fn keeper(&self) -> String {
         format!("{}.slot", self.slot)

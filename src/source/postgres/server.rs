@@ -19,6 +19,8 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) struct Slot {
     /// What was acknowledged: changes before it are not sent any more.
     pub(super) confirmed: Lsn,
+    /// The oldest WAL that is kept for it.
+    pub(super) restart: Lsn,
     /// The server process that reads it.
     pub(super) active_pid: Option<i32>,
 }
@@ -130,7 +132,7 @@ impl<'a> Server<'a> {
 
     /// The slot, if there is one of this name. `Err`: it is another's, or of no use any more.
     pub(super) async fn slot(&self) -> Result<Option<Slot>> {
-        let sql = "SELECT plugin::text, database::text = current_database(), confirmed_flush_lsn::text, wal_status, active_pid
+        let sql = "SELECT plugin::text, database::text = current_database(), confirmed_flush_lsn::text, wal_status, active_pid, restart_lsn::text
                    FROM pg_replication_slots WHERE slot_name = $1";
         let slot = &self.options.slot;
         let Some(row) = within(self.options, self.client.query_opt(sql, &[slot])).await? else { return Ok(None) };
@@ -149,8 +151,40 @@ impl<'a> Server<'a> {
             );
             return Err(Error::new(Kind::Lost, text));
         }
-        let confirmed = row.get::<_, Option<&str>>(2).and_then(Lsn::parse).unwrap_or_default();
-        Ok(Some(Slot { confirmed, active_pid: row.get(4) }))
+        let place = |column: usize| row.get::<_, Option<&str>>(column).and_then(Lsn::parse).unwrap_or_default();
+        Ok(Some(Slot { confirmed: place(2), restart: place(5), active_pid: row.get(4) }))
+    }
+
+    /// Who reads the slot, if there is one of this name, of whatever kind and in whatever state.
+    pub(super) async fn slot_to_drop(&self) -> Result<Option<Option<i32>>> {
+        let sql = "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1";
+        let row = within(self.options, self.client.query_opt(sql, &[&self.options.slot])).await?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
+    /// Drops the slot.
+    pub(super) async fn drop_slot(&self) -> Result<()> {
+        let sql = "SELECT pg_drop_replication_slot($1)";
+        within(self.options, self.client.execute(sql, &[&self.options.slot])).await.map(|_| ())
+    }
+
+    /// Drops a publication if it has no table but these. Says what was done, if there is one.
+    pub(super) async fn drop_publication(&self, name: &str, tables: &[(String, String)]) -> Result<Option<String>> {
+        let sql = "SELECT p.puballtables, t.schemaname::text, t.tablename::text FROM pg_publication p
+                   LEFT JOIN pg_publication_tables t ON t.pubname = p.pubname WHERE p.pubname = $1";
+        let rows = within(self.options, self.client.query(sql, &[&name])).await?;
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let is_ours = |row: &tokio_postgres::Row| match (row.get::<_, Option<&str>>(1), row.get::<_, Option<&str>>(2)) {
+            (Some(schema), Some(table)) => tables.iter().any(|ours| ours.0 == schema && ours.1 == table),
+            _ => true,
+        };
+        if rows[0].get::<_, bool>(0) || !rows.iter().all(is_ours) {
+            return Ok(Some(format!("{name}: the publication has other tables, too, and stays")));
+        }
+        within(self.options, self.client.batch_execute(&format!("DROP PUBLICATION {}", quoted(name)))).await?;
+        Ok(Some(format!("{name}: the publication is dropped")))
     }
 
     /// Makes the slot. Its changes begin at the returned place.
