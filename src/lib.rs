@@ -74,6 +74,7 @@ pub mod lookup;
 pub mod memory;
 pub mod pgoutput;
 pub mod position;
+pub(crate) mod postgres;
 pub mod query;
 pub mod secrets;
 pub mod settings;

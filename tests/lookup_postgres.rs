@@ -357,3 +357,67 @@ impl Gate {
         self.open.send_replace(true);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_changes_in_postgres_is_found_at_once_where_changes_are_followed() {
+    let Some(postgres) = Postgres::new(CONTENT).await else { return };
+    let publication = postgres.schema.clone();
+    let def = postgres.content(&[("refresh", "cdc"), ("publication", &publication)]);
+    let status = Arc::new(LookupStatus::default());
+    let table = LookupTable::new(&def, Clock::system(), Arc::clone(&status)).unwrap();
+    let store: Arc<dyn LookupStore> = Arc::new(PostgresLookup::new(&def).unwrap());
+    let fresh = tokio::spawn(keep_fresh(Arc::clone(&table), store));
+    table.wait_loaded().await;
+    let titles = |keys: &[&str]| {
+        let (version, keys) = (table.version(), Arc::new(StringViewArray::from_iter_values(keys)) as ArrayRef);
+        let found = version.find(&keys).unwrap();
+        let titles = version.gather(1, &found).unwrap();
+        (0..keys.len())
+            .map(|row| (!titles.is_null(row)).then(|| array_value_to_string(&titles, row).unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let some = |title: &str| Some(title.to_string());
+    let mut slowest = Duration::ZERO;
+    let steps: Vec<(&str, Vec<Option<String>>)> = vec![
+        ("UPDATE content SET title = 'A2' WHERE id = 'a'", vec![some("A2"), None, None]),
+        ("INSERT INTO content VALUES ('c', 'C')", vec![some("A2"), None, some("C")]),
+        (
+            "UPDATE content SET id = 'b', title = 'was C' WHERE id = 'c' AND (SELECT count(*) FROM content) > 9",
+            vec![some("A2"), None, some("C")],
+        ),
+        (
+            "DELETE FROM content WHERE id = 'b'; UPDATE content SET id = 'b', title = 'was C' WHERE id = 'c'",
+            vec![some("A2"), some("was C"), None],
+        ),
+        (
+            "BEGIN; INSERT INTO content SELECT 'n' || i, 'N' FROM generate_series(1, 20000) i; UPDATE content SET title = 'A3' WHERE id = 'a'; COMMIT",
+            vec![some("A3"), some("was C"), None],
+        ),
+        ("DELETE FROM content WHERE id = 'a'", vec![None, some("was C"), None]),
+        ("TRUNCATE content", vec![None, None, None]),
+        ("INSERT INTO content VALUES ('a', 'again')", vec![some("again"), None, None]),
+    ];
+    for (sql, expected) in steps {
+        postgres.run(sql).await;
+        let began = Instant::now();
+        while titles(&["a", "b", "c"]) != expected {
+            assert!(began.elapsed() < Duration::from_secs(30), "{sql}: {:?} is not {expected:?}", titles(&["a", "b", "c"]));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        slowest = slowest.max(began.elapsed());
+    }
+    eprintln!("from commit to the lookup: at most {slowest:?}");
+    // The connection is cut: it is followed and loaded again.
+    let cut = "SELECT count(pg_terminate_backend(active_pid)) FROM pg_replication_slots WHERE starts_with(slot_name, 'falaj_lookup_') AND active";
+    postgres.run(cut).await;
+    postgres.run("UPDATE content SET title = 'after the cut'").await;
+    let began = Instant::now();
+    while titles(&["a"]) != [some("after the cut")] {
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}", titles(&["a"]));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(status.version.load(Ordering::Relaxed) > 8);
+    fresh.abort();
+    postgres.run(&format!("DROP PUBLICATION {publication}")).await;
+    postgres.gone().await;
+}

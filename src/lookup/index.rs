@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
-use arrow::compute::{concat_batches, filter, filter_record_batch};
+use arrow::compute::{concat, concat_batches, filter, filter_record_batch};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::ScalarValue;
 use parking_lot::{Mutex, RwLock};
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::LookupStore;
 use super::misses::Misses;
-pub use super::options::{LookupOptions, OnMiss, OnMissError};
+pub use super::options::{LookupOptions, OnMiss, OnMissError, Refresh};
 pub use super::version::{Found, Version};
 use super::version::{Part, distinct};
 use crate::clock::Clock;
@@ -157,8 +157,8 @@ impl LookupTable {
             );
         }
         let mut changing = self.changing.lock();
-        let (overlay, _) = Part::build(RecordBatch::new_empty(Arc::clone(&self.schema)), self.options.key)?;
-        self.put(base.into(), overlay.into());
+        let none = self.none()?;
+        self.put(base.into(), Arc::clone(&none), none);
         changing.set(self.version().bytes());
         drop(changing);
         self.status.loaded_ms.store(self.clock.now_ms(), Ordering::Relaxed);
@@ -174,22 +174,48 @@ impl LookupTable {
         let Some(hits) = found.hits() else { return Ok(()) };
         let fresh = filter_record_batch(rows, &BooleanArray::new(!hits.inner(), None))?;
         self.check(&fresh, version.num_rows() + fresh.num_rows())?;
-        let overlay = compact(&concat_batches(&self.schema, [version.overlay.rows(), &fresh])?)?;
-        if overlay.num_rows() <= OVERLAY_ROWS_MAX {
-            let (overlay, _) = Part::build(overlay, self.options.key)?;
-            self.put(Arc::clone(&version.base), overlay.into());
-        } else {
-            let (base, _) = Part::build(concat_batches(&self.schema, [version.base.rows(), &overlay])?, self.options.key)?;
-            let (overlay, _) = Part::build(RecordBatch::new_empty(Arc::clone(&self.schema)), self.options.key)?;
-            self.put(base.into(), overlay.into());
-        }
+        let overlay = concat_batches(&self.schema, [version.overlay.rows(), &fresh])?;
+        self.put_overlay(&version, overlay, Arc::clone(&version.changed))?;
         changing.try_set(self.version().bytes())
     }
 
+    /// `rows` are now the rows of `keys` (distinct, not null): those that are not among them are gone.
+    pub fn apply(&self, keys: &ArrayRef, rows: &RecordBatch) -> Result<()> {
+        let mut changing = self.changing.lock();
+        let version = self.version();
+        self.check(rows, version.num_rows() + rows.num_rows())?;
+        let changed = Part::of_keys(distinct(&concat(&[version.changed.keys(), keys])?)?)?;
+        let applied = Part::of_keys(Arc::clone(keys))?;
+        let overlay = concat_batches(&self.schema, [&version.overlay.without(&applied)?, rows])?;
+        self.put_overlay(&version, overlay, changed.into())?;
+        changing.try_set(self.version().bytes())
+    }
+
+    /// Puts `overlay` over the version's base, of which the rows of `changed` do not count; or all of it into a new base, when it has
+    /// become large. Called with `changing` held.
+    fn put_overlay(&self, version: &Version, overlay: RecordBatch, changed: Arc<Part>) -> Result<()> {
+        let overlay = compact(&overlay)?;
+        if overlay.num_rows() + changed.rows().num_rows() <= OVERLAY_ROWS_MAX {
+            let (overlay, _) = Part::build(overlay, self.options.key)?;
+            self.put(Arc::clone(&version.base), overlay.into(), changed);
+        } else {
+            let base = concat_batches(&self.schema, [&version.base.without(&changed)?, &overlay])?;
+            let ((base, _), none) = (Part::build(base, self.options.key)?, self.none()?);
+            self.put(base.into(), Arc::clone(&none), none);
+        }
+        Ok(())
+    }
+
+    /// No rows.
+    fn none(&self) -> Result<Arc<Part>> {
+        let (none, _) = Part::build(RecordBatch::new_empty(Arc::clone(&self.schema)), self.options.key)?;
+        Ok(Arc::new(none))
+    }
+
     /// Called with `changing` held.
-    fn put(&self, base: Arc<Part>, overlay: Arc<Part>) {
+    fn put(&self, base: Arc<Part>, overlay: Arc<Part>, changed: Arc<Part>) {
         let mut present = self.version.write();
-        let version = Version { number: present.number() + 1, base, overlay };
+        let version = Version { number: present.number() + 1, base, overlay, changed };
         self.status.rows.store(version.num_rows() as u64, Ordering::Relaxed);
         self.status.bytes.store(version.bytes() as u64, Ordering::Relaxed);
         self.status.version.store(version.number(), Ordering::Relaxed);

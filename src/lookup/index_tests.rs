@@ -166,3 +166,33 @@ async fn the_first_load_ends_the_wait() {
     tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap().unwrap();
     table.wait_loaded().await;
 }
+
+#[test]
+fn changed_rows_are_found_in_place_of_those_that_were_loaded_and_gone_ones_are_not() {
+    let load = rows(texts(&["a", "b", "c", "a text longer than a view holds"]));
+    let table = table(&load);
+    table.replace(load.clone()).unwrap();
+    let row = |key: &str, n: i64| {
+        let columns: Vec<ArrayRef> = vec![texts(&[key]), Arc::new(Int64Array::from(vec![n]))];
+        RecordBatch::try_new(load.schema(), columns).unwrap()
+    };
+    let all = || texts(&["a", "b", "c", "d", "a text longer than a view holds"]);
+    // b has another row, c is gone, d is new.
+    table.apply(&texts(&["b", "c", "d"]), &concat_batches(&load.schema(), [&row("b", 20), &row("d", 40)]).unwrap()).unwrap();
+    assert_eq!(found(&table, all()), [Some(0), Some(20), None, Some(40), Some(3)]);
+    // A miss that was asked for before does not bring the old row back over the new one.
+    table.merge(&row("b", 1)).unwrap();
+    table.apply(&texts(&["b", "d"]), &row("b", 21)).unwrap();
+    assert_eq!(found(&table, all()), [Some(0), Some(21), None, None, Some(3)]);
+    table.apply(&texts(&["c"]), &row("c", 30)).unwrap();
+    let shown: usize = table.version().batches().unwrap().iter().map(RecordBatch::num_rows).sum();
+    assert_eq!((found(&table, all()), shown), (vec![Some(0), Some(21), Some(30), None, Some(3)], 4));
+    // So many that all becomes a base of its own.
+    let many: Vec<String> = (0..OVERLAY_ROWS_MAX + 1).map(|n| format!("k{n}")).collect();
+    let keys: ArrayRef = Arc::new(StringViewArray::from_iter_values(&many));
+    table.apply(&keys, &rows(Arc::clone(&keys))).unwrap();
+    assert_eq!(found(&table, all()), [Some(0), Some(21), Some(30), None, Some(3)]);
+    assert_eq!(found(&table, texts(&["k7", "k16384"])), [Some(7), Some(16_384)]);
+    table.replace(load).unwrap();
+    assert_eq!(found(&table, all()), [Some(0), Some(1), Some(2), None, Some(3)]);
+}

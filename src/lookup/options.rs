@@ -10,6 +10,15 @@ const ROWS_MAX: u64 = 10_000_000;
 /// The most that `rows.max` may say: rows are numbered with 32 bits, base and overlay together.
 const ROWS_LIMIT: u64 = 1 << 31;
 
+/// How a lookup table is kept fresh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refresh {
+    /// All of it is loaded again after so long.
+    Every(Duration),
+    /// Its changes are followed.
+    Changes,
+}
+
 /// What to do for keys that are not in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnMiss {
@@ -35,8 +44,10 @@ pub struct LookupOptions {
     pub url: String,
     /// The key column's place among the declared columns.
     pub key: usize,
-    /// The time from one load to the next.
-    pub refresh: Duration,
+    /// How it is kept fresh.
+    pub refresh: Refresh,
+    /// The publication by which changes are followed.
+    pub publication: String,
     /// What to do for keys that are not in memory.
     pub on_miss: OnMiss,
     /// How long a key that the store does not have either is remembered as such.
@@ -65,15 +76,15 @@ impl LookupOptions {
             options.problem(format!("the key '{key_name}' is none of its columns; {hint}"));
         }
         let refresh = if options.text("refresh").is_some_and(|text| text.eq_ignore_ascii_case("cdc")) {
-            options.problem("'refresh' 'cdc' is not there yet: give an interval, for instance 'refresh' '30s'");
-            Duration::ZERO
+            Refresh::Changes
         } else {
             let refresh = options.duration("refresh", Duration::from_secs(30));
             if refresh < Duration::from_millis(100) {
                 options.problem("option 'refresh' must be at least '100ms': each time the whole table is read");
             }
-            refresh
+            Refresh::Every(refresh)
         };
+        let publication = options.text("publication").unwrap_or("falaj").to_string();
         let on_miss = match options.one_of("on_miss", &["none", "fetch"]) {
             "fetch" => OnMiss::Fetch,
             _ => OnMiss::None,
@@ -89,7 +100,17 @@ impl LookupOptions {
             options.problem(format!("option 'rows.max' must be at most {ROWS_LIMIT}"));
         }
         options.finish()?;
-        Ok(Self { url, key: key.unwrap_or_default(), refresh, on_miss, miss_ttl, miss_timeout, on_miss_error, rows_max })
+        Ok(Self {
+            url,
+            key: key.unwrap_or_default(),
+            refresh,
+            publication,
+            on_miss,
+            miss_ttl,
+            miss_timeout,
+            on_miss_error,
+            rows_max,
+        })
     }
 }
 
@@ -123,7 +144,8 @@ mod tests {
     fn options_have_defaults_and_are_read() {
         let options = read(&[]).unwrap();
         assert_eq!((options.key, options.on_miss, options.on_miss_error), (1, OnMiss::None, OnMissError::Wait));
-        assert_eq!((options.refresh, options.miss_ttl), (Duration::from_secs(30), Duration::from_secs(5)));
+        assert_eq!((options.refresh, options.miss_ttl), (Refresh::Every(Duration::from_secs(30)), Duration::from_secs(5)));
+        assert_eq!(read(&[("refresh", "cdc")]).unwrap().refresh, Refresh::Changes);
         let options = read(&[("on_miss", "fetch"), ("on_miss_error", "null"), ("rows.max", "7"), ("key", "name")]).unwrap();
         assert_eq!((options.key, options.on_miss, options.on_miss_error), (0, OnMiss::Fetch, OnMissError::Null));
         assert_eq!(options.rows_max, 7);
@@ -133,7 +155,6 @@ mod tests {
     fn wrong_options_are_named_with_advice() {
         for (name, value, part) in [
             ("key", "nam", "did you mean 'name'?"),
-            ("refresh", "cdc", "'cdc' is not there yet"),
             ("refresh", "1ms", "at least '100ms'"),
             ("on_miss", "ask", "must be one of none, fetch"),
             ("miss_tll", "1s", "did you mean 'miss_ttl'?"),

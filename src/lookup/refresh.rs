@@ -7,8 +7,8 @@ use std::time::Duration;
 use arrow::array::{Array, ArrayRef};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout_at};
 
-use super::LookupStore;
-use super::index::{LookupTable, OnMissError};
+use super::index::{LookupTable, OnMissError, Refresh};
+use super::{Changed, Follower, LookupStore};
 use crate::backoff::Backoff;
 use crate::error::{Action, Error, Kind, Result};
 
@@ -18,7 +18,7 @@ const WAIT_MOST: Duration = Duration::from_secs(2);
 /// The most keys in one question.
 const KEYS_MAX: usize = 4_096;
 
-/// Loads `table` from `store` now and again each `refresh`; give it a task of its own, and drop that to end it.
+/// Loads `table` from `store` now and again each `refresh`, or follows its changes; give it a task of its own, and drop that to end it.
 ///
 /// Until the first load it tries again as long as the store is unreachable, and returns any other error. After it, no error ends
 /// it: the last version stays in use, with one warning for each outage and one line when it is over.
@@ -27,28 +27,67 @@ pub async fn keep_fresh(table: Arc<LookupTable>, store: Arc<dyn LookupStore>) ->
     let mut backoff = Backoff::new(WAIT_LEAST, WAIT_MOST);
     loop {
         let begun = Instant::now();
-        match load(&table, store.as_ref()).await {
-            Ok(()) => {
+        let error = match begin(&table, store.as_ref()).await {
+            Ok(follower) => {
                 if let Some(since) = outage.take() {
                     tracing::info!(lookup = table.name(), "loaded again, after {:?}", since.elapsed());
                 }
                 table.status().set_trouble(None);
                 backoff.reset();
-                let mut next = interval_at(begun + table.options().refresh, table.options().refresh);
-                next.set_missed_tick_behavior(MissedTickBehavior::Delay);
-                next.tick().await;
-            }
-            Err(error) if !table.is_loaded() && error.kind().action() != Action::Retry => return Err(error),
-            Err(error) => {
-                if outage.is_none() {
-                    outage = Some(begun);
-                    let kept =
-                        if table.is_loaded() { "the last version stays in use" } else { "nothing can be joined before it" };
-                    tracing::warn!(lookup = table.name(), "cannot be loaded, {kept}: {}", error.chain());
+                match follower {
+                    Some(follower) => follow(&table, store.as_ref(), follower).await,
+                    None => {
+                        wait(&table, begun).await;
+                        continue;
+                    }
                 }
-                table.status().set_trouble(Some(error.chain()));
-                sleep(backoff.wait()).await;
             }
+            Err(error) => error,
+        };
+        if !table.is_loaded() && error.kind().action() != Action::Retry {
+            return Err(error);
+        }
+        if outage.is_none() {
+            outage = Some(begun);
+            let kept = if table.is_loaded() { "the last version stays in use" } else { "nothing can be joined before it" };
+            tracing::warn!(lookup = table.name(), "cannot be loaded, {kept}: {}", error.chain());
+        }
+        table.status().set_trouble(Some(error.chain()));
+        sleep(backoff.wait()).await;
+    }
+}
+
+/// Loads the table, after its changes are followed where they are to be.
+async fn begin(table: &Arc<LookupTable>, store: &dyn LookupStore) -> Result<Option<Box<dyn Follower>>> {
+    let follower = match table.options().refresh {
+        Refresh::Changes => Some(store.follow().await?),
+        Refresh::Every(_) => None,
+    };
+    load(table, store).await?;
+    Ok(follower)
+}
+
+/// Waits for the time of the next load.
+async fn wait(table: &LookupTable, begun: Instant) {
+    let Refresh::Every(refresh) = table.options().refresh else { return };
+    let mut next = interval_at(begun + refresh, refresh);
+    next.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    next.tick().await;
+}
+
+/// Asks for the rows that change, until something fails.
+async fn follow(table: &Arc<LookupTable>, store: &dyn LookupStore, mut follower: Box<dyn Follower>) -> Error {
+    loop {
+        let done = match follower.next().await {
+            Ok(Changed::All) => load(table, store).await,
+            Ok(Changed::Keys(keys)) => match store.fetch(Arc::clone(&keys)).await {
+                Ok(rows) => table.apply(&keys, &rows),
+                Err(error) => Err(error),
+            },
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            return error;
         }
     }
 }

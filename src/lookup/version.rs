@@ -128,6 +128,17 @@ impl Part {
         &self.rows
     }
 
+    /// The keys of its rows.
+    pub(super) fn keys(&self) -> &dyn Array {
+        self.rows.column(self.key)
+    }
+
+    /// Its rows but for those whose key is in `others`.
+    pub(super) fn without(&self, others: &Part) -> Result<RecordBatch> {
+        let gone = others.holds(self.rows.column(self.key))?;
+        Ok(filter_record_batch(&self.rows, &BooleanArray::from_iter(gone.into_iter().map(|gone| Some(!gone))))?)
+    }
+
     /// Which of `keys` have a row.
     pub(super) fn holds(&self, keys: &ArrayRef) -> Result<Vec<bool>> {
         let mut found = vec![NO_ROW; keys.len()];
@@ -226,12 +237,14 @@ pub struct Version {
     pub(super) number: u64,
     pub(super) base: Arc<Part>,
     pub(super) overlay: Arc<Part>,
+    /// Keys whose rows in the base do not count any more.
+    pub(super) changed: Arc<Part>,
 }
 
 impl Version {
     pub(super) fn empty(schema: &SchemaRef, key: usize) -> Self {
         let part = Arc::new(Part { rows: RecordBatch::new_empty(Arc::clone(schema)), key, slots: HashTable::new() });
-        Self { number: 0, base: Arc::clone(&part), overlay: part }
+        Self { number: 0, base: Arc::clone(&part), overlay: Arc::clone(&part), changed: part }
     }
 
     /// Counts the changes of the table.
@@ -239,18 +252,22 @@ impl Version {
         self.number
     }
 
-    /// How many rows it has.
+    /// How many rows it has, counting those that have changed twice until they are put into place.
     pub fn num_rows(&self) -> usize {
         self.base.rows.num_rows() + self.overlay.rows.num_rows()
     }
 
-    /// All rows, in one or two batches.
-    pub fn batches(&self) -> Vec<RecordBatch> {
-        [&self.base, &self.overlay].into_iter().map(|part| part.rows.clone()).filter(|rows| rows.num_rows() > 0).collect()
+    /// All rows, in at most two batches.
+    pub fn batches(&self) -> Result<Vec<RecordBatch>> {
+        let base = match self.changed.slots.is_empty() {
+            true => self.base.rows.clone(),
+            false => self.base.without(&self.changed)?,
+        };
+        Ok([base, self.overlay.rows.clone()].into_iter().filter(|rows| rows.num_rows() > 0).collect())
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.base.bytes() + self.overlay.bytes()
+        self.base.bytes() + self.overlay.bytes() + self.changed.bytes()
     }
 
     /// The rows of `keys`, which have the key column's type. A null key has none.
@@ -259,6 +276,11 @@ impl Version {
         let mut rows = vec![NO_ROW; keys.len()];
         let base_rows = self.base.rows.num_rows();
         self.base.find(keys, &hashes, 0, &mut rows)?;
+        if !self.changed.slots.is_empty() {
+            let mut changed = vec![NO_ROW; keys.len()];
+            self.changed.find(keys, &hashes, 0, &mut changed)?;
+            rows.iter_mut().zip(changed).filter(|(_, changed)| *changed != NO_ROW).for_each(|(row, _)| *row = NO_ROW);
+        }
         self.overlay.find(keys, &hashes, base_rows as u32, &mut rows)?;
         Ok(Found::new(rows, base_rows))
     }

@@ -129,7 +129,8 @@ impl ExecutionPlan for LookupScanExec {
         let batches = stream::once(async move {
             table.wait_loaded().await;
             let mut batches = Vec::new();
-            for rows in table.version().batches() {
+            let all = table.version().batches().map_err(|error| DataFusionError::External(Box::new(error)))?;
+            for rows in all {
                 let rows = rows.project(&columns)?;
                 let starts = (0..rows.num_rows()).step_by(rows_max);
                 batches.extend(starts.map(|from| rows.slice(from, rows_max.min(rows.num_rows() - from))));

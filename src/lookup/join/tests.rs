@@ -323,6 +323,10 @@ impl LookupStore for Unsteady {
         self.rows.load().await
     }
 
+    async fn follow(&self) -> crate::error::Result<Box<dyn crate::lookup::Follower>> {
+        self.rows.follow().await
+    }
+
     async fn fetch(&self, keys: ArrayRef) -> crate::error::Result<RecordBatch> {
         self.asked.send_modify(|asked| *asked += 1);
         if self.away.load(std::sync::atomic::Ordering::SeqCst) {

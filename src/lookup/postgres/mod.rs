@@ -4,6 +4,7 @@
 //! Postgres fits which declared one. Loads and questions for missing keys have a connection each, so that no miss waits for a load.
 
 mod columns;
+mod follow;
 mod session;
 
 use std::future::Future;
@@ -17,14 +18,16 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 
+use self::follow::{FOLLOW, PostgresFollower};
 use self::session::Session;
-use super::LookupStore;
 use super::index::LookupOptions;
+use super::{Follower, LookupStore};
 use crate::error::{Error, Kind, Result};
 use crate::memory::{Share, Use};
+use crate::postgres::quoted;
 use crate::table::TableDef;
 
 /// A server that does not answer for so long is taken as away.
@@ -56,6 +59,7 @@ struct Place {
     from: String,
     schema: SchemaRef,
     key: usize,
+    publication: String,
     rows_max: u64,
 }
 
@@ -86,6 +90,7 @@ impl PostgresLookup {
             table: def.location.clone(),
             schema: Arc::clone(&def.schema),
             key: options.key,
+            publication: options.publication,
             rows_max: options.rows_max,
         };
         Ok(Self { place, loads: Mutex::default(), fetches: Mutex::default(), memory: Share::unlimited() })
@@ -129,6 +134,10 @@ impl LookupStore for PostgresLookup {
         self.drop_after(&self.loads, &session, rows).await
     }
 
+    async fn follow(&self) -> Result<Box<dyn Follower>> {
+        Ok(Box::new(self.place.within(FOLLOW, PostgresFollower::open(&self.place)).await?))
+    }
+
     async fn fetch(&self, keys: ArrayRef) -> Result<RecordBatch> {
         let session = self.session(&self.fetches, FETCH).await?;
         let rows = self.place.within(FETCH, session.fetch(&self.place, &keys, self.memory.account(Use::Load))).await;
@@ -143,13 +152,7 @@ impl Place {
     }
 
     fn server(&self) -> String {
-        let host = match self.config.get_hosts().first() {
-            Some(Host::Tcp(host)) => host.clone(),
-            Some(Host::Unix(path)) => path.display().to_string(),
-            None => "localhost".to_string(),
-        };
-        let port = self.config.get_ports().first().copied().unwrap_or(5432);
-        format!("Postgres at {host}:{port}")
+        crate::postgres::server(&self.config)
     }
 
     /// An error of the declaration, with its place.
@@ -199,8 +202,4 @@ fn quoted_table(location: &str) -> Option<String> {
     let parts: Vec<&str> = location.split('.').collect();
     let good = parts.len() <= 2 && parts.iter().all(|part| !part.is_empty() && !part.contains('\0'));
     good.then(|| parts.iter().map(|part| quoted(part)).collect::<Vec<_>>().join("."))
-}
-
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }

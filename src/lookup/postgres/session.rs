@@ -10,10 +10,11 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, NoTls, Statement};
 use uuid::Uuid;
 
+use super::Place;
 use super::columns::{Builder, Raw, Wire};
-use super::{Place, quoted};
 use crate::error::{Error, Kind, Result};
 use crate::memory::Account;
+use crate::postgres::quoted;
 
 /// How often what is read is accounted for, and what a value costs beside its bytes.
 const ACCOUNTED_ROWS: u64 = 16_384;

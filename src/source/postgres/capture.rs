@@ -18,7 +18,7 @@ use super::buffer::Buffer;
 use super::copy;
 use super::mark::Place;
 use super::options::PostgresOptions;
-use super::resume::{EVENTS_MAX, config, stand_at};
+use super::resume::{config, stand_at};
 use super::server::Server;
 use super::spool::Spool;
 use super::stream::{Between, Numbering};
@@ -26,6 +26,7 @@ use crate::backoff::Backoff;
 use crate::error::{Action, Error, Kind, Result};
 use crate::memory::{Share, Use};
 use crate::pgoutput::Relations;
+use crate::postgres::EVENTS_MAX;
 use crate::source::{Keeper, Mark};
 
 /// Changes that wait on the disk for lanes that are slow. When there are so many nothing more is received until a lane has gone on.

@@ -17,7 +17,6 @@ use tokio_postgres::{Client, NoTls};
 use super::capture::Table;
 use super::mark::{Lsn, TablePlace};
 use super::resume::config;
-use super::server::quoted;
 use super::spool::Written;
 use crate::batch::Payloads;
 use crate::clock::Clock;
@@ -25,6 +24,7 @@ use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::pgoutput::{Change, Op, Relation, RelationColumn};
 use crate::position::Span;
+use crate::postgres::quoted;
 
 /// A piece of the spool.
 const PIECE_BYTES: usize = 4 << 20;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use arrow::datatypes::DataType;
 use tokio_postgres::Config;
-use tokio_postgres::config::{Host, SslMode};
+use tokio_postgres::config::SslMode;
 
 use crate::error::Result;
 use crate::source::watermark::WatermarkOptions;
@@ -153,12 +153,7 @@ impl PostgresOptions {
 
     /// `Postgres at host:port`.
     pub(super) fn server(&self) -> String {
-        let host = match self.config.get_hosts().first() {
-            Some(Host::Tcp(host)) => host.clone(),
-            Some(Host::Unix(path)) => path.display().to_string(),
-            None => "localhost".to_string(),
-        };
-        format!("Postgres at {host}:{}", self.config.get_ports().first().copied().unwrap_or(5432))
+        crate::postgres::server(&self.config)
     }
 }
 

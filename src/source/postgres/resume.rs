@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use pgwire_replication::{Lsn as WireLsn, ReplicationConfig, TlsConfig};
-use tokio_postgres::config::Host;
+use pgwire_replication::ReplicationConfig;
 
 use super::capture::{MARK_INTERVAL, Table, Thread};
 use super::copy;
@@ -13,11 +12,10 @@ use super::options::{PostgresOptions, Snapshot};
 use super::server::Server;
 use super::stream::Between;
 use crate::error::{Error, Kind, Result};
+use crate::postgres;
 
 /// How long a slot that another process reads is waited for before that process is ended.
 const SLOT_PATIENCE: Duration = Duration::from_secs(2);
-/// Messages between the task that reads the socket and the one that numbers them.
-pub(super) const EVENTS_MAX: usize = 1024;
 
 impl Thread {
     /// Where to begin: where it was, or where the slot does, which is made if there is none.
@@ -143,21 +141,5 @@ pub(super) fn stand_at(place: &Place, tables: &[Table], at: &Between) -> Place {
 
 /// A connection that replicates from `from` on.
 pub(super) fn config(options: &PostgresOptions, from: Lsn) -> ReplicationConfig {
-    let config = &options.config;
-    let host = match config.get_hosts().first() {
-        Some(Host::Tcp(host)) => host.clone(),
-        Some(Host::Unix(path)) => path.display().to_string(),
-        None => "localhost".to_string(),
-    };
-    let password = config.get_password().map(|password| String::from_utf8_lossy(password).into_owned()).unwrap_or_default();
-    let user = config.get_user().unwrap_or("postgres");
-    let database = config.get_dbname().unwrap_or(user);
-    ReplicationConfig::new(host, user, password, database, options.slot.as_str(), options.publication.as_str())
-        .with_port(config.get_ports().first().copied().unwrap_or(5432))
-        .with_tls(TlsConfig::disabled())
-        .with_start_lsn(WireLsn::from_u64(from.0))
-        .with_status_interval(MARK_INTERVAL)
-        .with_buffer_size(EVENTS_MAX)
-        .with_application_name("falaj")
-        .with_options("-c datestyle=ISO -c intervalstyle=postgres -c timezone=UTC -c extra_float_digits=1 -c bytea_output=hex")
+    postgres::replication(&options.config, &options.slot, &options.publication, from.0, MARK_INTERVAL)
 }

@@ -11,6 +11,7 @@ use super::mark::Lsn;
 use super::options::PostgresOptions;
 use crate::error::{Error, Kind, Result};
 use crate::pgoutput::RelationColumn;
+use crate::postgres::{self, quoted};
 
 /// How long one question may take.
 const ASK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -106,28 +107,9 @@ impl<'a> Server<'a> {
 
     /// Makes the publication, or adds the table to it, where that is missing.
     pub(super) async fn publish(&self, options: &PostgresOptions) -> Result<()> {
-        let sql = "SELECT p.puballtables, EXISTS (SELECT 1 FROM pg_publication_tables t
-                     WHERE t.pubname = p.pubname AND t.schemaname = $2 AND t.tablename = $3)
-                   FROM pg_publication p WHERE p.pubname = $1";
-        let found =
-            within(self.options, self.client.query_opt(sql, &[&options.publication, &options.schema, &options.table])).await?;
-        let (publication, table) =
-            (quoted(&options.publication), format!("{}.{}", quoted(&options.schema), quoted(&options.table)));
-        let make = match found {
-            None => format!("CREATE PUBLICATION {publication} FOR TABLE {table} WITH (publish_via_partition_root = true)"),
-            Some(row) if row.get::<_, bool>(0) || row.get::<_, bool>(1) => return Ok(()),
-            Some(_) => format!("ALTER PUBLICATION {publication} ADD TABLE {table}"),
-        };
-        match timeout(ASK_TIMEOUT, self.client.batch_execute(&make)).await {
-            Ok(Err(error)) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {
-                let text = format!("the publication that is needed cannot be made; let an owner of the table do it: {make}");
-                Err(Error::new(Kind::Denied, text).because(error))
-            }
-            // Somebody else was faster.
-            Ok(Err(error)) if error.code() == Some(&SqlState::DUPLICATE_OBJECT) => Ok(()),
-            Ok(done) => done.map_err(|error| problem(self.options, error)),
-            Err(_) => Err(late(self.options)),
-        }
+        let place = (options.publication.as_str(), options.schema.as_str(), options.table.as_str());
+        let publish = postgres::publish(&self.client, place, |error| problem(self.options, error));
+        timeout(ASK_TIMEOUT, publish).await.unwrap_or_else(|_| Err(late(self.options)))
     }
 
     /// The slot, if there is one of this name. `Err`: it is another's, or of no use any more.
@@ -251,8 +233,4 @@ fn problem(options: &PostgresOptions, error: tokio_postgres::Error) -> Error {
         Error::new(Kind::Unreachable, format!("{server} cannot be asked for the changes of {}", options.location()))
     };
     told.because(error)
-}
-
-pub(super) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
 }
