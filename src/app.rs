@@ -6,6 +6,7 @@ mod sources;
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{RecordBatch, new_null_array};
 use tokio::sync::watch;
@@ -72,6 +73,9 @@ pub fn inside_folder(folder: &Path, table: &TableDef) -> PathBuf {
 /// comes out of it stands beside it for a moment.
 const QUEUE_PARTS: usize = 16;
 const EPOCH_PARTS: usize = 32;
+
+/// How often it is looked whether a lane has ended for which another one waits.
+const WRITTEN_TICK: Duration = Duration::from_millis(10);
 
 /// Everything around the lanes.
 #[derive(Clone)]
@@ -183,12 +187,16 @@ pub async fn run(project: &Project, run: Run) -> Result<()> {
             over: is_over.clone(),
         }));
     }
-    // Those that lanes write come last: with `until_latest` their log ends are waited for, and lanes may have to make them.
+    // Those that lanes write come after those that the lanes read: with `until_latest` their log ends are asked for when the
+    // lanes have written everything.
     let mut sources: Vec<_> = project.tables_of(Role::Source).collect();
-    sources.sort_by_key(|table| plans.iter().any(|plan| plan.sink.location == table.location));
+    sources.sort_by_key(|table| steps_from_outside(table, &plans, plans.len()));
     for table in sources {
         let of_source: Vec<LanePlan> = plans.iter().filter(|plan| plan.source.name == table.name).cloned().collect();
         if !of_source.is_empty() {
+            if run.until_latest {
+                written(table, &plans, &run).await;
+            }
             let opened = match OpenSource::open(project, &run, secrets.resolve(table)?, &of_source, &captured).await {
                 // Asked to stop while it waited for the log ends.
                 Err(error) if error.kind() == Kind::Unreachable && *run.stop.borrow() => return Ok(()),
@@ -230,6 +238,30 @@ pub async fn run(project: &Project, run: Run) -> Result<()> {
         }
     }
     first_error.map_or(Ok(()), Err)
+}
+
+/// How many lanes lie between the outside and the table, at most. There is no circle, so `left` is never used up.
+fn steps_from_outside(table: &TableDef, plans: &[LanePlan], left: usize) -> usize {
+    let steps = |plan: &LanePlan| match left {
+        0 => 0,
+        _ => 1 + steps_from_outside(&plan.source, plans, left - 1),
+    };
+    writers(table, plans).map(steps).max().unwrap_or(0)
+}
+
+/// The lanes whose rows arrive in `table`.
+fn writers<'p>(table: &'p TableDef, plans: &'p [LanePlan]) -> impl Iterator<Item = &'p LanePlan> {
+    plans.iter().filter(|plan| plan.sink.stored_as == table.stored_as && plan.sink.location == table.location)
+}
+
+/// Waits until every lane that writes `table` has ended.
+async fn written(table: &TableDef, plans: &[LanePlan], run: &Run) {
+    for plan in writers(table, plans) {
+        let status = run.status.lane(&plan.name);
+        while !status.is_over() && !*run.stop.borrow() {
+            tokio::time::sleep(WRITTEN_TICK).await;
+        }
+    }
 }
 
 /// The captures of the changes that `plans` read.

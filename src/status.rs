@@ -200,6 +200,11 @@ impl LaneStatus {
         self.text.lock().state = state;
     }
 
+    /// Whether it has ended, by itself or by an error.
+    pub fn is_over(&self) -> bool {
+        matches!(self.text.lock().state, LaneState::Done | LaneState::Stopped)
+    }
+
     /// Says why it stopped, or what it waits for (`None`: nothing any more).
     pub fn set_trouble(&self, error: Option<String>, waits_for: Option<String>) {
         let mut text = self.text.lock();

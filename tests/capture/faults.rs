@@ -183,3 +183,32 @@ async fn capture_show_says_what_is_kept_and_drop_removes_it_once_nobody_reads_it
     assert!(said.contains("the slot is dropped") && said.contains("the publication is dropped"), "{said}");
     capture.gone().await;
 }
+
+#[tokio::test]
+async fn until_latest_goes_through_all_lanes_of_a_chain() {
+    let Some(capture) = Capture::new(TABLE, COLUMNS, ", 'snapshot' 'initial'").await else { return };
+    let Capture { name, brokers, .. } = &capture;
+    let topic = |name: &str| {
+        format!(
+            "CREATE UNBOUNDED EXTERNAL TABLE {name} (id BIGINT, v VARCHAR) STORED AS KAFKA LOCATION '{name}'
+             OPTIONS ('brokers' '{brokers}', 'partitions' '1');"
+        )
+    };
+    // By their names the lanes would begin with the last.
+    let (first, second) = (format!("{name}_b"), format!("{name}_a"));
+    capture.write("first_table", &topic(&first));
+    capture.write("second_table", &topic(&second));
+    capture.write("files_table", "CREATE EXTERNAL TABLE files (id BIGINT, v VARCHAR) STORED AS JSON LOCATION 'found/';");
+    capture.write("capture", &format!("INSERT INTO {first} SELECT * FROM changes;"));
+    capture.write("on", &format!("INSERT INTO {second} SELECT * FROM {first};"));
+    capture.write("a_last", &format!("INSERT INTO files SELECT * FROM {second};"));
+    capture.run("INSERT INTO t SELECT i, 'v' FROM generate_series(1, 999) i").await;
+    capture.run_until_latest();
+    let folder = std::fs::read_dir(capture.path("found")).unwrap().flatten();
+    let texts = folder.filter(|entry| entry.path().is_file()).map(|entry| std::fs::read_to_string(entry.path()).unwrap());
+    assert_eq!(texts.map(|text| text.lines().count()).sum::<usize>(), 1000);
+    for topic in [&first, &second] {
+        crate::support::kafka::remove(brokers, topic).await;
+    }
+    capture.gone().await;
+}

@@ -90,8 +90,8 @@ pub struct Capture {
 
 impl Capture {
     /// A capture of tables that have the [same slot](PostgresOptions::same_slot), each with the lanes that will acknowledge.
-    /// Connects to nothing yet.
-    /// What lies in memory counts for `memory`. In `folder` it keeps what does not fit into memory, and the rows of snapshots.
+    /// Connects to nothing yet. What lies in memory counts for `memory`; in `folder` lies what does not fit into memory, and the rows
+    /// of snapshots.
     pub fn new(tables: Vec<(PostgresOptions, Vec<String>)>, folder: &Path, memory: &Share) -> Self {
         let room = Arc::new(Notify::new());
         let table = |(options, lanes): (PostgresOptions, Vec<String>)| {
