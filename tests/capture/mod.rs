@@ -7,12 +7,16 @@ mod values;
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::falaj::{self, Falaj};
 use crate::support::kafka;
+
+/// Only a test that fails waits so long, or one beside a dozen other processes.
+const WAIT: Duration = Duration::from_secs(180);
 
 /// A table, a slot, a publication and a topic of a test's own, and a project whose lane copies the one into the other.
 struct Capture {
@@ -88,8 +92,10 @@ impl Capture {
     /// Waits until somebody reads the slot.
     async fn is_read(&self) {
         let sql = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = $1 AND active";
+        let deadline = Instant::now() + WAIT;
         while self.client.query_one(sql, &[&self.name]).await.unwrap().get::<_, i64>(0) == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            assert!(Instant::now() < deadline, "nobody reads the slot");
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -141,7 +147,7 @@ impl Capture {
             if self.client.query_one(left, &[name]).await.unwrap().get::<_, i64>(0) == 0 {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.run(&format!("DROP PUBLICATION IF EXISTS {name}; DROP SCHEMA {name} CASCADE")).await;
         kafka::remove(&self.brokers, name).await;
