@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+#[cfg(feature = "failpoints")]
+use std::time::Instant;
 
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::Capture;
+#[cfg(feature = "failpoints")]
+use super::WAIT;
 #[cfg(feature = "failpoints")]
 use crate::support::falaj::Falaj;
 
@@ -120,8 +124,9 @@ async fn a_process_that_dies_while_it_copies_or_keeps_its_place_begins_there_aga
         let (place, times) = place.split_once('*').unwrap_or((place, "1"));
         let mut command = capture.command(&[]);
         command.env("FALAJ_FAILPOINT", format!("{}.slot/{place}/{times}", capture.name));
-        let mut falaj = Falaj::start(&mut command);
+        let (mut falaj, deadline) = (Falaj::start(&mut command), Instant::now() + WAIT);
         while falaj.runs() {
+            assert!(Instant::now() < deadline, "it does not come to {place}");
             writer.write(&capture).await;
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
