@@ -66,8 +66,9 @@ pub fn run() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    // What ends a replication connection comes back as an error of ours, and is told once.
     // The demo shows what happens itself, and draws where log lines would go.
-    let default = if matches!(cli.command, Command::Demo(_)) { "off" } else { "falaj=info,warn" };
+    let default = if matches!(cli.command, Command::Demo(_)) { "off" } else { "falaj=info,warn,pgwire_replication=off" };
     let filter = EnvFilter::try_from_env("FALAJ_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let colours = std::io::stderr().is_terminal();
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();

@@ -49,8 +49,6 @@ const EPOCH_US: i64 = 946_684_800_000_000;
 /// One table of a capture.
 pub(super) struct Table {
     pub(super) options: PostgresOptions,
-    pub(super) schema: String,
-    pub(super) table: String,
     pub(super) location: String,
     pub(super) spool: Spool,
     pub(super) buffer: Arc<Buffer>,
@@ -97,8 +95,6 @@ impl Capture {
         let table = |(options, lanes): (PostgresOptions, Vec<String>)| {
             let spool = Spool::new(folder.join(folder_name(&options)));
             Table {
-                schema: options.schema.clone(),
-                table: options.table.clone(),
                 location: options.location(),
                 buffer: Arc::new(Buffer::new(
                     options.location(),
@@ -147,7 +143,7 @@ impl Shared {
             Ok(ends) if asked => Ok(ends),
             _ => {
                 let why = self.state.lock().failed.clone();
-                let text = "the changes of Postgres are not received up to now yet";
+                let text = "what is committed in Postgres by now is still being received";
                 Err(why.unwrap_or_else(|| Error::new(Kind::Unreachable, text)))
             }
         }

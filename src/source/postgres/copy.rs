@@ -159,8 +159,8 @@ impl Part {
         let sql = format!(
             "COPY (SELECT {} FROM {}.{}{only}) TO STDOUT (FORMAT binary)",
             columns.join(", "),
-            quoted(&table.schema),
-            quoted(&table.table)
+            quoted(&table.options.schema),
+            quoted(&table.options.table)
         );
         let stream = self.client.copy_out(&sql).await.map_err(|e| failed(table, e))?;
         pin_mut!(stream);
@@ -204,7 +204,7 @@ async fn describe(client: &Client, table: &Table) -> Result<(Relation, f32, i64)
                  LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
                WHERE n.nspname = $1 AND c.relname = $2 ORDER BY a.attnum";
     let rows: Vec<_> = client
-        .query_raw(sql, [&table.schema, &table.table])
+        .query_raw(sql, [&table.options.schema, &table.options.table])
         .await
         .map_err(|e| failed(table, e))?
         .try_collect()
@@ -219,8 +219,8 @@ async fn describe(client: &Client, table: &Table) -> Result<(Relation, f32, i64)
     };
     let relation = Relation {
         id: first.get(0),
-        schema: table.schema.clone(),
-        name: table.table.clone(),
+        schema: table.options.schema.clone(),
+        name: table.options.table.clone(),
         identity: first.get::<_, &str>(3).bytes().next().unwrap_or(b'd'),
         columns: rows.iter().map(column).collect(),
     };

@@ -119,7 +119,7 @@ impl<'a> Numbering<'a> {
     }
 
     fn describe(&mut self, relation: Relation) {
-        let is = |table: &Table| table.schema == relation.schema && table.table == relation.name;
+        let is = |table: &Table| table.options.schema == relation.schema && table.options.table == relation.name;
         let Some(table) = self.tables.iter().position(is) else {
             self.relations.insert(relation.id, None);
             return;
