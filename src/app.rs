@@ -278,7 +278,7 @@ fn capture(project: &Project, run: &Run, secrets: Secrets, plans: &[LanePlan]) -
             tables.push((secrets.resolve(table)?, lanes));
         }
     }
-    Captured::new(tables, &Path::new(&project.settings().checkpoint).join("spool"), &run.memory)
+    Captured::new(tables, &Path::new(&project.settings().checkpoint).join("spool"), run)
 }
 
 /// The replication slots that the project's tables name.

@@ -13,6 +13,7 @@ use crate::tool::capture::{self, CaptureArgs};
 use crate::tool::checkpoint::{self, CheckpointArgs};
 use crate::tool::demo::{self, DemoArgs};
 use crate::tool::generate::{self, GenerateArgs};
+use crate::tool::progress::BesideBars;
 use crate::tool::receive::{self, ReceiveArgs};
 use crate::tool::run::{self, CheckArgs, RunArgs};
 
@@ -34,7 +35,7 @@ enum Command {
     Check(CheckArgs),
     /// Show what a checkpoint holds, verify it, or begin a new lineage from it
     Checkpoint(CheckpointArgs),
-    /// Show, or drop, what Postgres keeps for the tables whose changes are read
+    /// Show or drop what Postgres keeps for the tables whose changes are read, or let a table's rows come again
     Capture(CaptureArgs),
     /// Make tables, content and events, in Postgres and Kafka
     Generate(GenerateArgs),
@@ -71,7 +72,7 @@ pub fn run() -> ExitCode {
     let default = if matches!(cli.command, Command::Demo(_)) { "off" } else { "falaj=info,warn,pgwire_replication=off" };
     let filter = EnvFilter::try_from_env("FALAJ_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(BesideBars::default).with_ansi(colours).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => {

@@ -55,7 +55,7 @@
 //! [`window`] → [`lane`] → [`checkpoint`] → [`sink`], [`dead`] (both over `kafka`'s transactions). Begin with [`lane`]: the loop is [`lane::driver`], the protocol
 //! [`lane::epoch`]. [`app`] puts adapters together and is the only module that names them; [`tool`] has one file for each command.
 //! The words that all share are in [`position`], [`batch`], [`error`], [`backoff`], [`table`], [`settings`],
-//! [`secrets`], [`clock`], [`status`], [`memory`], [`pgoutput`], [`failpoint`].
+//! [`secrets`], [`clock`], [`status`], [`metrics`], [`memory`], [`pgoutput`], [`debezium`], [`failpoint`].
 //! Skip [`web`] and [`tool`] at first.
 
 pub mod app;
@@ -65,6 +65,7 @@ pub mod checkpoint;
 pub mod cli;
 pub mod clock;
 pub mod dead;
+pub mod debezium;
 pub mod decode;
 pub mod error;
 pub mod failpoint;
@@ -72,6 +73,7 @@ pub(crate) mod kafka;
 pub mod lane;
 pub mod lookup;
 pub mod memory;
+pub mod metrics;
 pub mod pgoutput;
 pub mod position;
 pub(crate) mod postgres;

@@ -15,11 +15,12 @@ use crate::dead::DeadLetters;
 use crate::dead::folder::{FolderDeadLetters, Originals};
 use crate::dead::kafka::KafkaDeadLetters;
 use crate::decode::json::JsonDecoder;
+use crate::decode::pgoutput::debezium::Origin;
 use crate::decode::pgoutput::{Changes, PgoutputDecoder};
 use crate::error::{Error, Kind, Result};
 use crate::lane::letters::{self, LettersParts};
 use crate::lane::{Bounds, LaneParts, WatermarkRules, driver};
-use crate::memory::{Memory, Share};
+use crate::memory::Share;
 use crate::pgoutput::Relations;
 use crate::position::Positions;
 use crate::query::plan::LanePlan;
@@ -215,8 +216,11 @@ impl Opened {
                 _ => (Arc::new(MemorySource::new(&def.location, 1, usize::MAX)), Relations::default()),
             };
             let table = options.location();
+            let origin = Origin { slot: options.slot().to_string(), database: options.database().to_string() };
+            let clock = run.clock.clone();
             let make_decoder: MakeDecoder = Arc::new(move || {
-                Ok(Box::new(PgoutputDecoder::new(Arc::clone(&schema), changes, Arc::clone(&relations), &table)?))
+                let (schema, relations, clock) = (Arc::clone(&schema), Arc::clone(&relations), clock.clone());
+                Ok(Box::new(PgoutputDecoder::new(schema, changes, relations, &table, &origin, clock)?))
             });
             let (watermark, start, letters_interval) = (options.watermark, Start::Earliest, CAPTURED_INTERVAL);
             return Ok(Self {
@@ -260,7 +264,7 @@ pub(super) struct Captured {
 
 impl Captured {
     /// One for each slot. `tables` are those that lanes read, each with the lanes that read it.
-    pub(super) fn new(tables: Vec<(TableDef, Vec<String>)>, folder: &Path, memory: &Memory) -> Result<Self> {
+    pub(super) fn new(tables: Vec<(TableDef, Vec<String>)>, folder: &Path, run: &Run) -> Result<Self> {
         let mut slots: Vec<Vec<(PostgresOptions, Vec<String>)>> = Vec::new();
         for (def, lanes) in tables {
             let options = PostgresOptions::from_table(&def)?;
@@ -271,8 +275,9 @@ impl Captured {
         }
         let capture = |tables: Vec<(PostgresOptions, Vec<String>)>| {
             let names = tables.iter().map(|(options, _)| options.name().to_string()).collect();
-            let share = memory.share("changes of", tables.first().map_or("", |(options, _)| options.slot()));
-            (Arc::new(Capture::new(tables, folder, &share)), names)
+            let slot = tables.first().map_or("", |(options, _)| options.slot()).to_string();
+            let (share, status) = (run.memory.share("changes of", &slot), run.status.capture(&slot));
+            (Arc::new(Capture::new(tables, folder, &share, status)), names)
         };
         Ok(Self { captures: slots.into_iter().map(capture).collect() })
     }

@@ -45,7 +45,9 @@ pub struct Change<'a> {
     pub lsn: u64,
     /// Where its transaction's commit stands.
     pub commit_lsn: u64,
-    /// When that was, µs since 1970.
+    /// Where the commit before that ends; 0 where that is not known.
+    pub before_lsn: u64,
+    /// When the commit was, µs since 1970.
     pub commit_us: i64,
     /// The transaction's number.
     pub xid: u32,
@@ -64,12 +66,13 @@ pub struct Rows<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// Appends the change to `to`: a header of 33 bytes, then the body.
+    /// Appends the change to `to`: a header of 41 bytes, then the body.
     pub fn write(&self, to: &mut Vec<u8>) {
         to.extend_from_slice(self.op.letter().as_bytes());
         to.extend_from_slice(&self.generation.to_be_bytes());
         to.extend_from_slice(&self.lsn.to_be_bytes());
         to.extend_from_slice(&self.commit_lsn.to_be_bytes());
+        to.extend_from_slice(&self.before_lsn.to_be_bytes());
         to.extend_from_slice(&self.commit_us.to_be_bytes());
         to.extend_from_slice(&self.xid.to_be_bytes());
         to.extend_from_slice(self.body);
@@ -84,6 +87,7 @@ impl<'a> Change<'a> {
             generation: bytes.u32()?,
             lsn: bytes.array().map(u64::from_be_bytes)?,
             commit_lsn: bytes.array().map(u64::from_be_bytes)?,
+            before_lsn: bytes.array().map(u64::from_be_bytes)?,
             commit_us: bytes.array().map(i64::from_be_bytes)?,
             xid: bytes.u32()?,
             body: bytes.0,

@@ -27,7 +27,7 @@ fn tuple(kind: u8, values: &[Vec<u8>]) -> Vec<u8> {
 }
 
 fn change(op: Op, body: &[u8]) -> Change<'_> {
-    Change { op, generation: 3, lsn: 7, commit_lsn: 9, commit_us: -1, xid: 77, body }
+    Change { op, generation: 3, lsn: 7, commit_lsn: 9, before_lsn: 8, commit_us: -1, xid: 77, body }
 }
 
 #[test]

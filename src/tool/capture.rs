@@ -1,4 +1,4 @@
-//! `falaj capture`: what Postgres keeps for the tables whose changes are read, and its removal.
+//! `falaj capture`: what Postgres keeps for the tables whose changes are read, its removal, and a table's rows once more.
 
 use std::path::PathBuf;
 
@@ -22,6 +22,16 @@ enum Command {
     /// Drop the replication slots and publications, so that Postgres keeps no WAL for them. Stop falaj first. What was not read yet
     /// is gone then: begin again with a new checkpoint
     Drop(PlaceArgs),
+    /// Let the rows that a table has now come again, behind what was committed before: `_op` says `r`
+    Snapshot(SnapshotArgs),
+}
+
+#[derive(Debug, Args)]
+struct SnapshotArgs {
+    /// The table's name in SQL
+    table: String,
+    #[command(flatten)]
+    place: PlaceArgs,
 }
 
 #[derive(Debug, Args)]
@@ -31,20 +41,27 @@ struct PlaceArgs {
     folder: PathBuf,
 }
 
-/// Runs one of the two; prints a line for each slot.
+/// Runs one of them; prints what was found or done.
 pub async fn run(args: CaptureArgs) -> Result<()> {
-    let (place, drops) = match args.command {
-        Command::Show(place) => (place, false),
-        Command::Drop(place) => (place, true),
+    let (place, table, drops) = match args.command {
+        Command::Show(place) => (place, None, false),
+        Command::Drop(place) => (place, None, true),
+        Command::Snapshot(SnapshotArgs { table, place }) => (place, Some(table), false),
     };
     let slots = app::slots(&project_dir::read(&place.folder).await?)?;
-    if slots.is_empty() {
-        let text = format!("no table in {} is UNBOUNDED and STORED AS POSTGRES", place.folder.display());
+    let mut said = Vec::new();
+    for slot in &slots {
+        match &table {
+            Some(table) => said.extend(slot.ask_for_rows(table).await?),
+            None if drops => said.extend(slot.drop_all().await?),
+            None => said.extend(slot.show().await?),
+        }
+    }
+    if said.is_empty() {
+        let what = table.map_or("no table".to_string(), |table| format!("no table '{table}'"));
+        let text = format!("{what} in {} is UNBOUNDED and STORED AS POSTGRES", place.folder.display());
         return Err(Error::new(Kind::Usage, text));
     }
-    for slot in slots {
-        let lines = if drops { slot.drop_all().await? } else { slot.show().await? };
-        lines.iter().for_each(|line| println!("{line}"));
-    }
+    said.iter().for_each(|line| println!("{line}"));
     Ok(())
 }

@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod demo;
 pub mod generate;
 mod machine;
+pub mod progress;
 pub mod project_dir;
 pub mod receive;
 pub mod run;

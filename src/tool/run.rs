@@ -7,7 +7,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::{machine, project_dir};
+use super::{machine, progress, project_dir};
 use crate::app::{self, Run, World};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
@@ -57,7 +57,10 @@ pub async fn run(args: RunArgs, stop: watch::Receiver<bool>) -> Result<()> {
     let memory = machine::memory(project.settings());
     let (world, clock) = (World::Real, Clock::system());
     let run = Run { world, status: status.clone(), memory, boards, clock, until_latest, stop };
-    let done = app::run(&project, run).await;
+    let done = tokio::select! {
+        done = app::run(&project, run) => done,
+        () = progress::show_copies(status.clone()) => Ok(()),
+    };
     for lane in status.snapshot().lanes {
         tracing::info!(
             "lane '{}': {} records, {} rows written, {} dead letters",

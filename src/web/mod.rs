@@ -1,7 +1,7 @@
 //! Our own HTTP: the page, health and status. It reads counters and never touches a lane.
 //!
 //! `/` is the page, `/api/v1/status` what it shows, as JSON. `/livez` answers while the process lives, `/readyz` says 503 until
-//! every lane runs and every lookup is loaded, `/version` is the version. There is no login, so it listens on loopback only.
+//! every lane runs and every lookup is loaded, `/metrics` is for Prometheus, `/version` is the version. There is no login, so it listens on loopback only.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::error::{Error, Kind, Result};
+use crate::metrics;
 use crate::status::{LaneState, Snapshot, Status};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -97,6 +98,7 @@ fn router(state: WebState) -> Router {
         .route("/app.js", get(|| file("text/javascript; charset=utf-8", SCRIPT)))
         .route("/style.css", get(|| file("text/css; charset=utf-8", STYLE)))
         .route("/api/v1/status", get(status))
+        .route("/metrics", get(metrics))
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(readyz))
         .route("/version", get(|| async { concat!(env!("CARGO_PKG_VERSION"), "\n") }))
@@ -130,6 +132,13 @@ struct StatusAnswer {
 async fn status(State(state): State<WebState>) -> Json<StatusAnswer> {
     let uptime_ms = u64::try_from(state.started.elapsed().as_millis()).unwrap_or(u64::MAX);
     Json(StatusAnswer { version: VERSION, uptime_ms, status: state.status.snapshot(), boards: (state.boards)() })
+}
+
+async fn metrics(State(state): State<WebState>) -> Response {
+    match metrics::text(&state.status) {
+        Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", error.chain())).into_response(),
+    }
 }
 
 #[derive(Serialize)]

@@ -170,9 +170,12 @@ async fn capture_show_says_what_is_kept_and_drop_removes_it_once_nobody_reads_it
     };
     let name = &capture.name;
     assert!(run("show").1.contains(&format!("{name}: there is no such slot")), "{}", run("show").1);
-    let running = capture.start();
-    capture.is_read().await;
-    assert!(run("show").1.contains("read by process"), "{}", run("show").1);
+    let mut running = capture.start();
+    running.wait_for_line(&["was made at"]);
+    let deadline = std::time::Instant::now() + super::WAIT;
+    while !run("show").1.contains("read by process") {
+        assert!(std::time::Instant::now() < deadline, "{}", run("show").1);
+    }
     let (code, said) = run("drop");
     assert!(code == Some(1) && said.contains("stop falaj first"), "{said}");
     running.terminate();

@@ -18,18 +18,18 @@ const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text)";
 const COLUMNS: &str = "id BIGINT, v VARCHAR";
 
 /// Transactions of 1 to 10 000 rows: inserts, updates and deletes.
-struct Writer {
+pub(super) struct Writer {
     random: Xoshiro256PlusPlus,
     next: i64,
     rows: i64,
 }
 
 impl Writer {
-    fn new(next: i64) -> Self {
+    pub(super) fn new(next: i64) -> Self {
         Self { random: Xoshiro256PlusPlus::seed_from_u64(7), next, rows: 0 }
     }
 
-    async fn write(&mut self, capture: &Capture) {
+    pub(super) async fn write(&mut self, capture: &Capture) {
         let count = [1, 1, 1, 10, 100, 1000, 10_000][self.random.random_range(0..7)];
         let (next, first) = (self.next, self.random.random_range(1..=self.next));
         let sql = match self.random.random_range(0..10) {

@@ -1,8 +1,10 @@
 //! Changes of a Postgres table, from the WAL to Kafka, on real servers: against what Postgres' own `test_decoding` says, and against the
 //! table itself.
 
+mod debezium;
 mod faults;
 pub(crate) mod killed;
+mod snapshot;
 mod values;
 
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The rows of a batch in the making, column by column: for every format whose values are texts.
 
 pub(in crate::decode) mod column;
-mod number;
+pub(in crate::decode) mod number;
 pub(in crate::decode) mod text;
 pub(in crate::decode) mod time;
 

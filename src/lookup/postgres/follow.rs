@@ -126,7 +126,8 @@ impl PostgresFollower {
             }
             Message::Row { relation, op, body } => {
                 if let Some(&Some(key)) = self.relations.get(&relation) {
-                    let change = Change { op, generation: 0, lsn: 0, commit_lsn: 0, commit_us: 0, xid: self.xid, body };
+                    let change =
+                        Change { op, generation: 0, lsn: 0, commit_lsn: 0, before_lsn: 0, commit_us: 0, xid: self.xid, body };
                     let rows = change.rows()?;
                     let mut known = false;
                     for row in [rows.old, rows.new].into_iter().flatten() {

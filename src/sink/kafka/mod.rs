@@ -56,7 +56,8 @@ struct Taken {
 impl KafkaSink {
     /// A sink over these options. Connects to nothing.
     pub fn new(options: KafkaSinkOptions) -> Self {
-        let shape = Shape { topic: options.topic.clone(), key: options.key, upserts: options.upserts };
+        let shape =
+            Shape { topic: options.topic.clone(), key: options.key, upserts: options.upserts, debezium: options.debezium };
         Self {
             options,
             shape: Arc::new(shape),

@@ -5,6 +5,7 @@ use std::fmt;
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Schema};
 
+use crate::debezium;
 use crate::error::Result;
 use crate::kafka::options::{FOR_READERS, fixed_for_writers, wrong_settings};
 use crate::table::{Options, TableDef};
@@ -23,6 +24,8 @@ pub struct KafkaSinkOptions {
     pub(super) key: Option<usize>,
     /// `emit 'update'`: rows replace each other by key, and one that left is a tombstone.
     pub(super) upserts: bool,
+    /// `format` `debezium-json`: the column with Debezium's records.
+    pub(super) debezium: Option<usize>,
     /// For a topic that is missing; -1: as the broker has it.
     pub(super) partitions: i32,
     pub(super) replication: i32,
@@ -36,7 +39,7 @@ impl KafkaSinkOptions {
     /// | option | default | means |
     /// |---|---|---|
     /// | `brokers` | | `host:port`, several with commas; required |
-    /// | `format` | json | one object a record, without `_id`: that is the header `falaj.id` |
+    /// | `format` | json | one object a record, without `_id`: that is the header `falaj.id`. Or `debezium-json`: the records of the column `_debezium`, which a table of changes has |
     /// | `key` | | the column whose text is the record's key; without it, records have none |
     /// | `emit` | final | or `update` (with `key`): the rows that changed, and a tombstone for each that left |
     /// | `partitions`, `replication` | the broker's | for a topic that falaj makes, because it is missing |
@@ -47,12 +50,13 @@ impl KafkaSinkOptions {
     pub fn from_table(table: &TableDef) -> Result<Self> {
         let mut options = table.options();
         let brokers = options.required("brokers", "localhost:9092").to_string();
-        options.one_of("format", &["json"]);
+        let is_debezium = options.one_of("format", &["json", "debezium-json"]) == "debezium-json";
         let key = options.text("key").map(|name| key(&mut options, &table.schema, name));
         let upserts = options.one_of("emit", &["final", "update"]) == "update";
         if upserts && key.is_none() {
             options.problem("'emit' 'update' needs the option 'key': the column by which rows replace each other");
         }
+        let debezium = if is_debezium { debezium_column(&mut options, &table.schema, key.is_some() || upserts) } else { None };
         let partitions = made_with(&mut options, "partitions", PARTITIONS_MAX);
         let replication = made_with(&mut options, "replication", i16::MAX as u64);
         let kafka: Vec<(String, String)> =
@@ -72,7 +76,7 @@ impl KafkaSinkOptions {
         }
         options.finish()?;
         let (name, topic) = (table.name.clone(), table.location.clone());
-        Ok(Self { table: name, topic, brokers, key: key.flatten(), upserts, partitions, replication, kafka })
+        Ok(Self { table: name, topic, brokers, key: key.flatten(), upserts, debezium, partitions, replication, kafka })
     }
 }
 
@@ -106,6 +110,23 @@ fn key(options: &mut Options<'_>, schema: &Schema, name: &str) -> Option<usize> 
         options.problem(format!("option 'key': column '{name}' is {kind}; it must be text, a number or a time"));
     }
     Some(index)
+}
+
+/// The index of the column with Debezium's records, or `None` with a problem noted.
+fn debezium_column(options: &mut Options<'_>, schema: &Schema, has_key: bool) -> Option<usize> {
+    if has_key {
+        options.problem("with 'format' 'debezium-json' the change itself says key and order: leave 'key' and 'emit' out");
+    }
+    match schema.column_with_name(debezium::COLUMN) {
+        Some((index, field)) if schema.fields().len() == 1 && can_cast_types(field.data_type(), &DataType::Utf8) => Some(index),
+        _ => {
+            options.problem(
+                "'format' 'debezium-json' writes what a table of changes has in its column _debezium: declare (_debezium VARCHAR) here and \
+                 there, and nothing else here",
+            );
+            None
+        }
+    }
 }
 
 /// A number from 1 on; -1 when it is not given.

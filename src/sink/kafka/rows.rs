@@ -5,6 +5,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
 use crate::batch::{DeadLetter, Output, RowIds, Stage};
+use crate::debezium::{self, Record};
 use crate::error::Result;
 use crate::kafka::Session;
 use crate::sink::{cells, json};
@@ -21,6 +22,8 @@ pub(super) struct Shape {
     pub(super) key: Option<usize>,
     /// Whether a row without a key cannot be written: nothing could ever replace it.
     pub(super) upserts: bool,
+    /// The column with Debezium's records, where each row is what that says.
+    pub(super) debezium: Option<usize>,
 }
 
 impl Shape {
@@ -41,6 +44,9 @@ impl Shape {
     }
 
     fn send_rows(&self, session: &Session, rows: &RecordBatch, ids: Option<&RowIds>) -> Result<u64> {
+        if let Some(column) = self.debezium {
+            return self.send_debezium(session, &cells::texts(rows.column(column))?, ids);
+        }
         let keys = self.keys(rows)?;
         let (mut sent, mut id) = (0, String::new());
         json::each_object(rows, None, |row, object| {
@@ -62,6 +68,32 @@ impl Shape {
             }
             Ok(())
         })?;
+        Ok(sent)
+    }
+
+    fn send_debezium(&self, session: &Session, texts: &StringArray, ids: Option<&RowIds>) -> Result<u64> {
+        let (mut sent, mut id) = (0, String::new());
+        for row in 0..texts.len() {
+            for Record { key, value, header } in cells::text(texts, row).into_iter().flat_map(debezium::records) {
+                let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic);
+                (record.key, record.payload) = (key.map(str::as_bytes), value.map(str::as_bytes));
+                let mut headers = OwnedHeaders::new_with_capacity(2);
+                if let Some(ids) = ids {
+                    id.clear();
+                    ids.write(row, &mut id);
+                    headers = headers.insert(Header { key: ID, value: Some(&id) });
+                }
+                if let Some((key, value)) = header {
+                    headers = headers.insert(Header { key, value: Some(value) });
+                }
+                record.headers = Some(headers);
+                session.send(record).map_err(|error| session.error(error))?;
+                sent += 1;
+            }
+            if row % SERVE_EVERY == 0 {
+                session.serve();
+            }
+        }
         Ok(sent)
     }
 

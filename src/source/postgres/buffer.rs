@@ -105,6 +105,22 @@ impl Buffer {
         self.news.notify_all();
     }
 
+    /// Adds the rows of a snapshot that was copied again, up to `to`; what is missing before them every lane is done with.
+    pub(super) fn extend(&self, spooled: Vec<Span>, to: i64) {
+        let mut state = self.state.lock();
+        state.next = to;
+        state.pieces.extend(spooled.into_iter().map(|span| Piece::Spool(span, Written::Durably, 0)));
+        self.forget(&mut state);
+        drop(state);
+        self.news.notify_all();
+    }
+
+    /// What waits for a lane, in memory and in the spool, but for rows of snapshots.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        let state = self.state.lock();
+        state.bytes as u64 + state.spilt_bytes
+    }
+
     /// Whether it is known where the changes begin.
     pub(super) fn has_begun(&self) -> bool {
         self.state.lock().begun

@@ -7,44 +7,35 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use futures::FutureExt;
 use parking_lot::Mutex;
-use pgwire_replication::{Lsn as WireLsn, PgWireError, ReplicationClient, ReplicationEvent};
+use pgwire_replication::{PgWireError, ReplicationClient};
 use tokio::sync::{Notify, mpsc};
 use twox_hash::XxHash3_64;
 
 use super::PostgresSource;
 use super::buffer::Buffer;
 use super::copy;
-use super::mark::Place;
-use super::options::PostgresOptions;
-use super::resume::{config, stand_at};
+use super::mark::{Lsn, Place};
+use super::options::{PostgresOptions, Snapshot};
+use super::resume::config;
 use super::server::Server;
 use super::spool::Spool;
-use super::stream::{Between, Numbering};
+use super::stream::Numbering;
 use crate::backoff::Backoff;
 use crate::error::{Action, Error, Kind, Result};
 use crate::memory::{Share, Use};
 use crate::pgoutput::Relations;
-use crate::postgres::EVENTS_MAX;
 use crate::source::{Keeper, Mark};
+use crate::status::CaptureStatus;
 
 /// Changes that wait on the disk for lanes that are slow. When there are so many nothing more is received until a lane has gone on.
 const SPILL_BYTES_MAX: u64 = 4 << 30;
 /// How often a new mark is made durable, which is how far a restart goes back; and how soon Postgres hears of it.
 pub(super) const MARK_INTERVAL: Duration = Duration::from_millis(250);
-/// How often a message is put into the WAL, so that the slot goes on while only others write.
-const BEAT_INTERVAL: Duration = Duration::from_secs(10);
-/// After what was received was handed over, so long nothing is read: Postgres sends each change by itself, and reading it by itself
-/// costs both sides more than anything else they do.
-const REST: Duration = Duration::from_millis(1);
 
 /// How soon a connection that broke is tried again.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
-
-/// Postgres counts from 2000-01-01.
-const EPOCH_US: i64 = 946_684_800_000_000;
 
 /// One table of a capture.
 pub(super) struct Table {
@@ -63,7 +54,8 @@ pub(super) struct Shared {
     pub(super) wake: Notify,
     /// Wakes the keeper: there may be a new mark.
     pub(super) marked: Notify,
-    room: Arc<Notify>,
+    pub(super) room: Arc<Notify>,
+    pub(super) status: Arc<CaptureStatus>,
     questions: mpsc::Sender<SyncSender<Vec<i64>>>,
 }
 
@@ -77,7 +69,7 @@ pub(super) struct State {
     stop: bool,
     ended: bool,
     /// Somebody waits for `done` to be up to date.
-    asked: bool,
+    pub(super) asked: bool,
 }
 
 /// A replication slot and the tables that are read over it. As a [`Keeper`] it must begin before its sources can be read.
@@ -90,7 +82,7 @@ impl Capture {
     /// A capture of tables that have the [same slot](PostgresOptions::same_slot), each with the lanes that will acknowledge.
     /// Connects to nothing yet. What lies in memory counts for `memory`; in `folder` lies what does not fit into memory, and the rows
     /// of snapshots.
-    pub fn new(tables: Vec<(PostgresOptions, Vec<String>)>, folder: &Path, memory: &Share) -> Self {
+    pub fn new(tables: Vec<(PostgresOptions, Vec<String>)>, folder: &Path, memory: &Share, status: Arc<CaptureStatus>) -> Self {
         let room = Arc::new(Notify::new());
         let table = |(options, lanes): (PostgresOptions, Vec<String>)| {
             let spool = Spool::new(folder.join(folder_name(&options)));
@@ -111,8 +103,8 @@ impl Capture {
         let tables: Vec<Table> = tables.into_iter().map(table).collect();
         // Each source asks one at a time.
         let (send, receive) = mpsc::channel(tables.len().max(1) * 4);
-        let shared =
-            Shared { tables, state: Mutex::default(), wake: Notify::new(), marked: Notify::new(), room, questions: send };
+        let (state, wake, marked) = (Mutex::default(), Notify::new(), Notify::new());
+        let shared = Shared { tables, state, wake, marked, room, status, questions: send };
         Self { shared: Arc::new(shared), questions: Mutex::new(Some(receive)) }
     }
 
@@ -153,7 +145,7 @@ impl Shared {
         &self.tables[0].options
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.tables.iter().map(|table| table.buffer.spilt_bytes()).sum::<u64>() < SPILL_BYTES_MAX
     }
 
@@ -239,52 +231,12 @@ impl Keeper for Capture {
     }
 }
 
-/// What one connection knows beside the numbering.
-struct Session {
-    /// Tells its messages in the WAL from those of others.
-    id: String,
-    /// The message that was sent last, and the one that came back last.
-    sent: u64,
-    back: u64,
-    /// Each question, with the message behind which it can be answered.
-    asked: Vec<(u64, SyncSender<Vec<i64>>)>,
-}
-
-impl Session {
-    fn new() -> Self {
-        Self { id: uuid::Uuid::now_v7().to_string(), sent: 0, back: 0, asked: Vec::new() }
-    }
-
-    /// Sends a message through the WAL.
-    async fn beat(&mut self, server: &Server<'_>) -> Result<()> {
-        self.sent += 1;
-        server.beat(&format!("{} {}", self.id, self.sent)).await
-    }
-
-    fn heard(&mut self, prefix: &str, content: &[u8]) {
-        let own = str::from_utf8(content).ok().filter(|_| prefix == "falaj").and_then(|text| text.split_once(' '));
-        if let Some((_, number)) = own.filter(|(id, _)| *id == self.id) {
-            self.back = self.back.max(number.parse().unwrap_or(0));
-        }
-    }
-
-    fn answer(&mut self, numbering: &Numbering<'_>) {
-        self.asked.retain(|(number, question)| {
-            if self.back >= *number {
-                // Who asked may have gone.
-                let _ = question.try_send(numbering.offsets().to_vec());
-            }
-            self.back < *number
-        });
-    }
-}
-
 /// What runs on the thread.
 pub(super) struct Thread {
     pub(super) shared: Arc<Shared>,
     /// Where to go on.
     pub(super) place: Option<Place>,
-    questions: mpsc::Receiver<SyncSender<Vec<i64>>>,
+    pub(super) questions: mpsc::Receiver<SyncSender<Vec<i64>>>,
 }
 
 impl Thread {
@@ -292,7 +244,12 @@ impl Thread {
         let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX);
         while !self.shared.stopped() {
             let began = Instant::now();
-            let Err(error) = self.attempt().await else { return };
+            let error = match self.attempt().await {
+                Ok(()) if self.shared.stopped() => return,
+                // It goes on behind rows that were copied again.
+                Ok(()) => continue,
+                Err(error) => error,
+            };
             if error.kind().action() != Action::Retry {
                 self.shared.tables.iter().for_each(|table| table.buffer.fail(error.clone()));
                 self.shared.state.lock().failed = Some(error);
@@ -302,6 +259,7 @@ impl Thread {
             if began.elapsed() > Duration::from_secs(10) {
                 backoff.reset();
             }
+            self.shared.status.set_trouble(Some(error.to_string()));
             self.shared.tables.iter().for_each(|table| table.buffer.wait_for(Some(error.clone())));
             tokio::select! {
                 () = tokio::time::sleep(backoff.wait()) => {}
@@ -310,147 +268,88 @@ impl Thread {
         }
     }
 
-    /// Connects and streams until it is to stop, or something fails.
+    /// Connects and streams until it is to stop, rows were copied again, or something fails. It begins where the durable mark says: a
+    /// new connection acknowledges the place from which it reads.
     async fn attempt(&mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
+        self.place = shared.state.lock().kept.clone().or(self.place.take());
         let options = shared.options();
         let server = Server::connect(options).await?;
+        if shared.tables.iter().all(|table| table.options.snapshot == Snapshot::Only) {
+            return self.only_copy(&server).await;
+        }
         server.check().await?;
+        let mut catalogs = Vec::new();
         for table in &shared.tables {
             server.check_table(&table.options).await?;
             // Before the slot: a slot knows of publications as they were.
             server.publish(&table.options).await?;
+            catalogs.push(server.catalog(&table.options).await?);
         }
         let place = self.place(&server).await?;
         let mut client = ReplicationClient::connect_gated(config(options, place.lsn)).await.map_err(|e| self.problem(e))?;
         let system = client.identify_system().await.map_err(|e| self.problem(e))?.system_id;
         let place = self.of_system(place, system)?;
-        let place = self.with_tables(place).await?;
-        self.place = Some(place.clone());
-        let at = |table: &Table| place.tables.get(&table.location).copied().unwrap_or_default();
-        let between = Between { lsn: place.lsn, offsets: shared.tables.iter().map(|table| at(table).offset).collect() };
-        for table in shared.tables.iter().filter(|table| !table.buffer.has_begun()) {
-            let spooled = copy::spooled(table, at(table).rows)?;
-            table.buffer.begin(at(table).offset, spooled);
-        }
+        let place = self.with_tables(place, &server).await?;
+        self.begin(&place)?;
         client.start().await.map_err(|e| self.problem(e))?;
         client.wait_started().await.map_err(|e| self.problem(e))?;
-        shared.tables.iter().for_each(|table| table.buffer.wait_for(None));
-        let from = shared.tables.iter().map(|table| at(table).from).collect();
-        let mut numbering = Numbering::new(&shared.tables, between, from);
+        self.set_well();
+        let mut numbering = Numbering::new(&shared.tables, &place, catalogs);
         numbering.skip_received();
         let streamed = self.stream(&mut client, &server, &mut numbering).await;
         // What was received of a transaction stays: the rest follows when it is sent again.
         let handed_over = numbering.hand_over();
-        if let (Some(place), Some(last)) = (&mut self.place, numbering.last()) {
-            *place = stand_at(place, &shared.tables, last);
-        }
         client.stop();
-        streamed.and(handed_over)
+        handed_over?;
+        match streamed? {
+            Some(asked) => self.copy_again(asked, numbering.offsets()[asked.table], &server).await,
+            None => Ok(()),
+        }
     }
 
-    async fn stream(
-        &mut self,
-        client: &mut ReplicationClient,
-        server: &Server<'_>,
-        numbering: &mut Numbering<'_>,
-    ) -> Result<()> {
+    /// Copies the rows of tables whose changes nobody wants, which needs no slot, and answers until it is to stop.
+    async fn only_copy(&mut self, server: &Server<'_>) -> Result<()> {
         let shared = Arc::clone(&self.shared);
-        let (mut ticks, mut beats) = (tokio::time::interval(MARK_INTERVAL), tokio::time::interval(BEAT_INTERVAL));
-        let mut session = Session::new();
-        loop {
-            let mut taken = 0;
-            // Whatever is there, without a look at anything else in between.
-            while taken < EVENTS_MAX
-                && let Some(event) = tokio::task::unconstrained(client.recv()).now_or_never()
-            {
-                self.take(event, numbering, &mut session)?;
-                taken += 1;
-            }
-            numbering.hand_over()?;
-            if taken == EVENTS_MAX && shared.has_room() {
-                continue;
-            }
-            session.answer(numbering);
-            let at_end = session.back > 0 && numbering.is_between();
-            shared.tables.iter().for_each(|table| table.buffer.set_at_end(at_end));
-            self.note_done(numbering);
-            if shared.stopped() {
-                return self.part(client).await;
-            }
-            if taken > 0 {
-                thread::sleep(REST);
-            }
-            let has_room = shared.has_room();
+        for table in &shared.tables {
+            server.check_table(&table.options).await?;
+        }
+        let place = self.place.clone().unwrap_or_else(|| self.fresh(Lsn::default()));
+        let place = self.with_tables(place, server).await?;
+        self.begin(&place)?;
+        self.set_well();
+        shared.tables.iter().for_each(|table| table.buffer.set_at_end(true));
+        let ends: Vec<i64> = shared.tables.iter().map(|table| table.buffer.next()).collect();
+        while !shared.stopped() {
+            shared.state.lock().asked = false;
             tokio::select! {
-                event = client.recv(), if has_room => self.take(event, numbering, &mut session)?,
-                () = shared.room.notified(), if !has_room => {}
                 Some(question) = self.questions.recv() => {
-                    session.beat(server).await?;
-                    session.asked.push((session.sent, question));
+                    // Who asked may have gone.
+                    let _ = question.try_send(ends.clone());
                 }
-                () = shared.wake.notified() => self.acknowledge(client),
-                _ = ticks.tick() => {}
-                _ = beats.tick() => session.beat(server).await?,
-            }
-        }
-    }
-
-    fn take(
-        &self,
-        event: std::result::Result<Option<ReplicationEvent>, PgWireError>,
-        numbering: &mut Numbering<'_>,
-        session: &mut Session,
-    ) -> Result<()> {
-        match event.map_err(|error| self.problem(error))? {
-            Some(ReplicationEvent::XLogData { wal_start, data, .. }) => numbering.take(wal_start.as_u64(), &data)?,
-            Some(ReplicationEvent::Begin { final_lsn, xid, commit_time_micros }) => {
-                numbering.begin(final_lsn.as_u64(), commit_time_micros + EPOCH_US, xid);
-            }
-            Some(ReplicationEvent::Commit { end_lsn, .. }) => numbering.commit(end_lsn.as_u64()),
-            Some(ReplicationEvent::KeepAlive { wal_end, .. }) => numbering.stand(wal_end.as_u64()),
-            Some(ReplicationEvent::Message { lsn, prefix, content, .. }) => {
-                session.heard(&prefix, &content);
-                numbering.stand(lsn.as_u64());
-            }
-            Some(ReplicationEvent::StoppedAt { .. }) => {}
-            None => {
-                let text = format!("{} ended the connection", self.shared.options().server());
-                return Err(Error::new(Kind::Unreachable, text));
+                () = shared.wake.notified() => {}
             }
         }
         Ok(())
     }
 
-    /// Tells the keeper of a place that every lane has passed.
-    fn note_done(&self, numbering: &mut Numbering<'_>) {
-        let done = numbering.done();
-        let mut state = self.shared.state.lock();
-        state.asked = false;
-        let (Some(done), Some(place)) = (done, &self.place) else { return };
-        if state.done.as_ref().is_none_or(|known| known.lsn < done.lsn) {
-            state.done = Some(stand_at(place, &self.shared.tables, &done));
-            drop(state);
-            self.shared.marked.notify_one();
+    /// Says where each table's changes begin, if that is not known yet.
+    fn begin(&mut self, place: &Place) -> Result<()> {
+        self.place = Some(place.clone());
+        for table in self.shared.tables.iter().filter(|table| !table.buffer.has_begun()) {
+            let at = place.tables.get(&table.location).copied().unwrap_or_default();
+            table.buffer.begin(at.offset, copy::spooled(table, at, &place.copies)?);
         }
-    }
-
-    fn acknowledge(&self, client: &ReplicationClient) {
-        if let Some(kept) = &self.shared.state.lock().kept {
-            client.update_applied_lsn(WireLsn::from_u64(kept.lsn.0));
-        }
-    }
-
-    /// The last acknowledgement, then the end.
-    async fn part(&self, client: &mut ReplicationClient) -> Result<()> {
-        self.acknowledge(client);
-        // It is sent when the interval is over.
-        tokio::time::sleep(MARK_INTERVAL).await;
         Ok(())
+    }
+
+    fn set_well(&self) {
+        self.shared.status.set_trouble(None);
+        self.shared.tables.iter().for_each(|table| table.buffer.wait_for(None));
     }
 
     /// What an error of the replication connection means.
-    fn problem(&self, error: PgWireError) -> Error {
+    pub(super) fn problem(&self, error: PgWireError) -> Error {
         let options = self.shared.options();
         let (server, slot) = (options.server(), &options.slot);
         let text = error.to_string();

@@ -3,11 +3,12 @@
 //!
 //! A temporary replication slot names that place and exports the snapshot of the database that belongs to it (PostgreSQL
 //! documentation, "Streaming Replication Protocol", `CREATE_REPLICATION_SLOT … EXPORT_SNAPSHOT`). It lives as long as its connection
-//! is idle. Large tables are copied over several connections, each a part of their pages.
+//! is idle. Large tables are copied over several connections, each a part of their pages. How far it is stands in the status.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, pin_mut};
@@ -15,8 +16,10 @@ use pgwire_replication::ReplicationClient;
 use tokio_postgres::{Client, NoTls};
 
 use super::capture::Table;
-use super::mark::{Lsn, TablePlace};
+use super::mark::{CopyAgain, Lsn, TablePlace};
+use super::options::Snapshot;
 use super::resume::config;
+use super::server::{Catalog, Server};
 use super::spool::Written;
 use crate::batch::Payloads;
 use crate::clock::Clock;
@@ -25,6 +28,7 @@ use crate::failpoint;
 use crate::pgoutput::{Change, Op, Relation, RelationColumn};
 use crate::position::Span;
 use crate::postgres::quoted;
+use crate::status::CaptureStatus;
 
 /// A piece of the spool.
 const PIECE_BYTES: usize = 4 << 20;
@@ -32,75 +36,152 @@ const PIECE_ROWS: usize = 65_536;
 /// A connection more for so many pages (of 8 KiB), up to so many.
 const PAGES_PER_CONNECTION: i64 = 16_384;
 const CONNECTIONS_MAX: i64 = 4;
-/// How often it is said how far it is.
-const SAID_EVERY: Duration = Duration::from_secs(5);
 
-/// Copies the table's rows. Everything of it is durable when it returns, and of no meaning before the place is, too.
-pub(super) async fn copy(table: &Table) -> Result<TablePlace> {
+/// Copies the table's rows, which get the offsets from `first` on. Everything of it is durable when it returns, and of no meaning
+/// before the place is, too.
+pub(super) async fn copy(table: &Table, first: i64, server: &Server<'_>, status: &CaptureStatus) -> Result<TablePlace> {
+    let catalog = server.catalog(&table.options).await?;
+    let done = try_copy(table, first, &catalog, status).await;
+    if done.is_err() {
+        status.copy_failed(&table.location);
+    }
+    done
+}
+
+async fn try_copy(table: &Table, first: i64, catalog: &Catalog, status: &CaptureStatus) -> Result<TablePlace> {
     let options = &table.options;
-    let mut exporter = ReplicationClient::connect_gated(config(options, Lsn::default())).await.map_err(|e| failed(table, e))?;
-    let name = format!("falaj_copy_{}", uuid::Uuid::now_v7().simple());
-    let sql = format!("CREATE_REPLICATION_SLOT {name} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
-    let made = exporter.simple_query(&sql).await.map_err(|e| failed(table, e))?;
-    let text = |column: usize| {
-        let value = made.first().and_then(|row| row.get(column)).and_then(Option::as_ref);
-        value.and_then(|bytes| str::from_utf8(bytes).ok()).map(str::to_string)
+    let exported = Exported::of(table).await?;
+    table.spool.clear_from(first);
+    let main = Part::open(table, &exported.name).await?;
+    let (relation, estimate, pages) = describe(&main.client, table).await?;
+    let relation = catalog.complete(relation);
+    let copied = Copied {
+        table,
+        next: AtomicI64::new(first),
+        first,
+        generation: generation(table, &relation),
+        from: if exported.from == Lsn::MAX { Lsn::default() } else { exported.from },
+        estimate: estimate as u64,
+        status,
+        now_us: Clock::system().now_ns() / 1000,
     };
-    let (Some(from), Some(snapshot)) = (text(1).as_deref().and_then(Lsn::parse), text(2)) else {
-        return Err(Error::new(Kind::Bug, "Postgres exported a snapshot without a name"));
-    };
-    table.spool.clear()?;
-    let first = Part::open(table, &snapshot).await?;
-    let (relation, estimate, pages) = describe(&first.client, table).await?;
-    let copied =
-        Copied { table, next: AtomicI64::new(0), estimate, began: Instant::now(), now_us: Clock::system().now_ns() / 1000 };
+    let began = Instant::now();
+    status.copied(&table.location, 0, copied.estimate, false);
     let parts = (pages / PAGES_PER_CONNECTION + 1).clamp(1, CONNECTIONS_MAX);
     let mut others = Vec::new();
     for _ in 1..parts {
-        others.push(Part::open(table, &snapshot).await?);
+        others.push(Part::open(table, &exported.name).await?);
     }
     let each = pages / parts + 1;
-    let work = std::iter::once(first).chain(others).zip(0..).map(|(part, number)| {
+    let work = std::iter::once(main).chain(others).zip(0..).map(|(part, number)| {
         let from = (number > 0).then_some(number * each);
         let to = (number + 1 < parts).then_some((number + 1) * each);
         part.copy(&copied, &relation, from, to)
     });
     futures::future::try_join_all(work).await?;
-    let rows = copied.next.load(Ordering::SeqCst);
-    let text = serde_json::to_vec(&relation)
-        .map_err(|cause| Error::new(Kind::Bug, "a relation could not be written").because(cause))?;
-    table.spool.write_relation(&text)?;
+    let next = copied.next.load(Ordering::SeqCst);
+    keep_relation(table, copied.generation, relation)?;
     table.spool.sync()?;
     failpoint::hit(&options.keeper(), "copy.done");
-    tracing::info!("{}: {rows} rows copied in {:.1} s, as of {from}", table.location, copied.began.elapsed().as_secs_f64());
-    drop(exporter);
-    Ok(TablePlace { offset: rows, rows, from })
+    let rows = next - first;
+    status.copied(&table.location, rows as u64, rows as u64, true);
+    tracing::info!("{}: {rows} rows copied in {:.1} s", table.location, began.elapsed().as_secs_f64());
+    Ok(TablePlace { offset: next, rows: next, from: exported.from })
 }
 
-/// The rows of the snapshot that are still needed after a restart, and what they look like.
-pub(super) fn spooled(table: &Table, rows: i64) -> Result<Vec<Span>> {
-    let spans = table.spool.take_over(rows);
-    if !spans.is_empty() {
-        let text = table.spool.read_relation()?;
-        let unread =
-            |cause| Error::new(Kind::Corrupt, format!("the spool of {} cannot be read", table.location)).because(cause);
-        let relation: Relation = serde_json::from_slice(&text).map_err(unread)?;
-        let mut relations = table.relations.write();
-        if relations.is_empty() {
-            relations.push(Arc::new(relation));
+/// A snapshot of the database that other connections can see, as long as this lives.
+struct Exported {
+    name: String,
+    /// What was committed before this place is in it.
+    from: Lsn,
+    _holder: Holder,
+}
+
+/// What keeps an exported snapshot alive: a connection that is idle.
+enum Holder {
+    Slot { _client: ReplicationClient },
+    Transaction { _client: Client },
+}
+
+impl Exported {
+    /// Of a table whose changes are read, too, as of a place in the WAL; else without one, which needs no `wal_level`.
+    async fn of(table: &Table) -> Result<Self> {
+        if table.options.snapshot == Snapshot::Only {
+            let client = connect(table).await?;
+            let sql = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+            client.batch_execute(sql).await.map_err(|e| failed(table, e))?;
+            let row = client.query_one("SELECT pg_export_snapshot()", &[]).await.map_err(|e| failed(table, e))?;
+            return Ok(Self { name: row.get(0), from: Lsn::MAX, _holder: Holder::Transaction { _client: client } });
+        }
+        let mut client =
+            ReplicationClient::connect_gated(config(&table.options, Lsn::default())).await.map_err(|e| failed(table, e))?;
+        let slot = format!("falaj_copy_{}", uuid::Uuid::now_v7().simple());
+        let sql = format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput EXPORT_SNAPSHOT");
+        let made = client.simple_query(&sql).await.map_err(|e| failed(table, e))?;
+        let text = |column: usize| {
+            let value = made.first().and_then(|row| row.get(column)).and_then(Option::as_ref);
+            value.and_then(|bytes| str::from_utf8(bytes).ok()).map(str::to_string)
+        };
+        match (text(1).as_deref().and_then(Lsn::parse), text(2)) {
+            (Some(from), Some(name)) => Ok(Self { name, from, _holder: Holder::Slot { _client: client } }),
+            _ => Err(Error::new(Kind::Bug, "Postgres exported a snapshot without a name")),
         }
     }
-    Ok(spans)
+}
+
+/// What the rows in the spool look like, by the number by which they name it.
+type Spooled = BTreeMap<u32, Relation>;
+
+fn read_relations(table: &Table) -> Result<Spooled> {
+    let unread = |cause| Error::new(Kind::Corrupt, format!("the spool of {} cannot be read", table.location)).because(cause);
+    table.spool.read_relations()?.map_or(Ok(Spooled::new()), |text| serde_json::from_slice(&text).map_err(unread))
+}
+
+fn keep_relation(table: &Table, generation: u32, relation: Relation) -> Result<()> {
+    let mut relations = read_relations(table)?;
+    relations.insert(generation, relation);
+    let text = serde_json::to_vec(&relations)
+        .map_err(|cause| Error::new(Kind::Bug, "a relation could not be written").because(cause))?;
+    table.spool.write_relations(&text)
+}
+
+/// The number of `relation` among those of the table; it gets one if it is new.
+fn generation(table: &Table, relation: &Relation) -> u32 {
+    let mut relations = table.relations.write();
+    if relations.last().is_none_or(|last| **last != *relation) {
+        relations.push(Arc::new(relation.clone()));
+    }
+    relations.len() as u32 - 1
+}
+
+/// After a restart: finds the rows of snapshots that are still needed, and what they look like; what lies beside them is removed.
+/// Gives those of the snapshot before `at`; the others follow in their place.
+pub(super) fn spooled(table: &Table, at: TablePlace, copies: &[CopyAgain]) -> Result<Vec<Span>> {
+    let copies = copies.iter().filter(|copy| copy.table == table.location).map(|copy| (copy.first, copy.behind.rows));
+    table.spool.keep(&std::iter::once((0, at.rows)).chain(copies).collect::<Vec<_>>());
+    let mut relations = table.relations.write();
+    for (generation, relation) in read_relations(table)? {
+        let relation = Arc::new(relation);
+        // Those between are not known any more, and nothing names them.
+        while relations.len() <= generation as usize {
+            relations.push(Arc::clone(&relation));
+        }
+    }
+    Ok(table.spool.spans(0, at.rows))
 }
 
 /// What the connections of one copy share.
 struct Copied<'a> {
     table: &'a Table,
-    /// The offset of the next row.
+    /// The offset of the next row, and of the first.
     next: AtomicI64,
+    first: i64,
+    generation: u32,
+    /// The place of the snapshot; 0 where it has none.
+    from: Lsn,
     /// How many rows there are, as Postgres guesses.
-    estimate: f32,
-    began: Instant,
+    estimate: u64,
+    status: &'a CaptureStatus,
     now_us: i64,
 }
 
@@ -111,19 +192,9 @@ impl Copied<'_> {
         piece.span = Span { partition: super::buffer::PARTITION, from, to: from + rows };
         piece.appended_ms = self.now_us / 1000;
         self.table.spool.write(&piece, Written::Durably)?;
+        self.status.copied(&self.table.location, (from + rows - self.first) as u64, self.estimate, false);
         failpoint::hit(&self.table.options.keeper(), "copy.middle");
         Ok(())
-    }
-
-    fn say(&self) {
-        let (rows, seconds) = (self.next.load(Ordering::SeqCst), self.began.elapsed().as_secs_f64());
-        let rate = rows as f64 / seconds.max(0.001);
-        let left = (f64::from(self.estimate) - rows as f64).max(0.0) / rate.max(1.0);
-        tracing::info!(
-            "{}: {rows} of about {:.0} rows copied, {rate:.0} a second, some {left:.0} s left",
-            self.table.location,
-            self.estimate
-        );
     }
 }
 
@@ -134,12 +205,7 @@ struct Part {
 
 impl Part {
     async fn open(table: &Table, snapshot: &str) -> Result<Self> {
-        let (client, connection) = table.options.config.connect(NoTls).await.map_err(|e| failed(table, e))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection to Postgres ended: {error}");
-            }
-        });
+        let client = connect(table).await?;
         // The name comes from Postgres and has hexadecimal digits and dashes only.
         let sql = format!(
             "SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET timezone = 'UTC'; SET extra_float_digits = 1; SET bytea_output = 'hex';
@@ -165,15 +231,16 @@ impl Part {
         let stream = self.client.copy_out(&sql).await.map_err(|e| failed(table, e))?;
         pin_mut!(stream);
         let mut rows = CopyRows::default();
-        let (mut piece, mut body, mut said) = (Payloads::default(), Vec::new(), Instant::now());
+        let (mut piece, mut body) = (Payloads::default(), Vec::new());
         while let Some(bytes) = stream.next().await {
             rows.add(bytes.map_err(|e| failed(table, e))?);
             while rows.next(relation.columns.len(), &mut body).ok_or_else(|| malformed(table))? {
                 let change = Change {
                     op: Op::Read,
-                    generation: 0,
-                    lsn: 0,
+                    generation: copied.generation,
+                    lsn: copied.from.0,
                     commit_lsn: 0,
+                    before_lsn: 0,
                     commit_us: copied.now_us,
                     xid: 0,
                     body: &body,
@@ -184,14 +251,20 @@ impl Part {
             }
             if piece.bytes.len() >= PIECE_BYTES || piece.len() >= PIECE_ROWS {
                 copied.write(std::mem::take(&mut piece))?;
-                if from.is_none() && said.elapsed() >= SAID_EVERY {
-                    said = Instant::now();
-                    copied.say();
-                }
             }
         }
         if piece.is_empty() { Ok(()) } else { copied.write(piece) }
     }
+}
+
+async fn connect(table: &Table) -> Result<Client> {
+    let (client, connection) = table.options.config.connect(NoTls).await.map_err(|e| failed(table, e))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!("a connection to Postgres ended: {error}");
+        }
+    });
+    Ok(client)
 }
 
 /// The table's columns as a relation; about how many rows and pages it has.

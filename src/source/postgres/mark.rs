@@ -14,6 +14,9 @@ use crate::source::Mark;
 pub(super) struct Lsn(pub(super) u64);
 
 impl Lsn {
+    /// Behind every place.
+    pub(super) const MAX: Self = Self(u64::MAX);
+
     /// Reads `16/B374D848`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (high, low) = text.split_once('/')?;
@@ -53,6 +56,22 @@ pub(super) struct Place {
     pub(super) lsn: Lsn,
     /// Each table, by `schema.table`.
     pub(super) tables: BTreeMap<String, TablePlace>,
+    /// The rows that were copied again behind this place, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) copies: Vec<CopyAgain>,
+}
+
+/// Rows of a table that were asked for: they stand between two transactions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct CopyAgain {
+    /// Where the transaction that asked for them ends.
+    pub(super) lsn: Lsn,
+    /// `schema.table`
+    pub(super) table: String,
+    /// The offset of the first row.
+    pub(super) first: i64,
+    /// The table behind them.
+    pub(super) behind: TablePlace,
 }
 
 /// Where one table stands.
@@ -60,9 +79,9 @@ pub(super) struct Place {
 pub(super) struct TablePlace {
     /// The next offset.
     pub(super) offset: i64,
-    /// How many rows its snapshot had, which have the first offsets.
+    /// The offset after the last row of its newest snapshot; 0 without one.
     pub(super) rows: i64,
-    /// What was committed before is in the snapshot.
+    /// What was committed before is in the snapshot, or of no interest: [`Lsn::MAX`], if only the snapshot is read.
     pub(super) from: Lsn,
 }
 
@@ -95,7 +114,7 @@ mod tests {
     #[test]
     fn a_mark_is_read_as_it_was_written() {
         let tables = BTreeMap::from([("public.a".to_string(), TablePlace { offset: 7, rows: 5, from: Lsn(3) })]);
-        let place = Place { system: "1".into(), slot: "falaj".into(), begun: Lsn(1), lsn: Lsn(2), tables };
+        let place = Place { system: "1".into(), slot: "falaj".into(), begun: Lsn(1), lsn: Lsn(2), tables, copies: Vec::new() };
         assert_eq!(Place::of(place.to_mark()).unwrap(), place);
         assert!(Place::of(Mark(serde_json::json!({"lsn": "x"}))).is_err());
     }

@@ -14,7 +14,7 @@
 //!
 //! * [`options`]: what a user may write, checked without a network;
 //! * `server`: checks, publication and slot, by ordinary SQL;
-//! * `capture`: the thread and its connection; `resume`: where it begins; `stream`: what it makes of the messages;
+//! * `capture`: the thread; `resume`: where it begins; `session`: its connection; `stream`: what it makes of the messages;
 //! * `copy`: the rows that are there before the first change;
 //! * `buffer`: the changes between that thread and the readers; `spool`: those that lie on the disk;
 //! * `mark`: places in the WAL;
@@ -27,6 +27,7 @@ mod mark;
 pub mod options;
 mod resume;
 mod server;
+mod session;
 mod slot;
 mod spool;
 mod stream;

@@ -7,6 +7,7 @@ use arrow::datatypes::DataType;
 use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 
+use crate::debezium;
 use crate::error::Result;
 use crate::source::watermark::WatermarkOptions;
 use crate::table::{Options, TableDef};
@@ -15,13 +16,14 @@ use crate::table::{Options, TableDef};
 type Fits = fn(&DataType) -> bool;
 
 /// The columns that are made of the change itself, with whether a type can hold them.
-const META: [(&str, Fits, &str); 6] = [
+const META: [(&str, Fits, &str); 7] = [
     ("_op", is_text, "VARCHAR"),
     ("_lsn", is_long, "BIGINT"),
     ("_commit_lsn", is_long, "BIGINT"),
     ("_commit_ts", is_time, "TIMESTAMP"),
     ("_xid", is_long, "BIGINT"),
     ("_unchanged", is_text, "VARCHAR"),
+    (debezium::COLUMN, is_text, "VARCHAR"),
 ];
 
 /// What becomes of the rows that are there already.
@@ -31,6 +33,8 @@ pub enum Snapshot {
     Initial,
     /// Only changes come.
     Never,
+    /// They come, and no changes.
+    Only,
 }
 
 /// The options of an `UNBOUNDED` Postgres table, read and checked.
@@ -63,7 +67,7 @@ impl PostgresOptions {
     /// | `url` | | `postgres://user:password@host:port/database`, or with a folder as host for a Unix socket; required |
     /// | `slot` | falaj | the replication slot: made when it is missing, and shared by all tables that name it |
     /// | `publication` | falaj | made when it is missing; the table is added to it |
-    /// | `snapshot` | never | or `initial`: the rows that are there come first |
+    /// | `snapshot` | never | `initial`: the rows that are there come first; `only`: they come, and no changes (no slot is made for such tables) |
     /// | `changes` | inserts | or `all`: updates, deletes and truncates are rows too; then declare `_op VARCHAR` |
     /// | `watermark.*` | | as of a Kafka table |
     pub fn from_table(table: &TableDef) -> Result<Self> {
@@ -81,8 +85,9 @@ impl PostgresOptions {
         if publication.is_empty() || publication.contains([',', ' ']) {
             options.problem(format!("option 'publication' is '{publication}'; a name without commas and blanks is needed"));
         }
-        let snapshot = match options.one_of("snapshot", &["never", "initial"]) {
+        let snapshot = match options.one_of("snapshot", &["never", "initial", "only"]) {
             "initial" => Snapshot::Initial,
+            "only" => Snapshot::Only,
             _ => Snapshot::Never,
         };
         let all_changes = options.one_of("changes", &["inserts", "all"]) == "all";
@@ -97,7 +102,8 @@ impl PostgresOptions {
                 None => columns.push((field.name().clone(), field.data_type().clone())),
             }
         }
-        if all_changes && table.schema.field_with_name("_op").is_err() {
+        let says_what = ["_op", debezium::COLUMN].iter().any(|name| table.schema.field_with_name(name).is_ok());
+        if all_changes && !says_what {
             options.problem("with 'changes' 'all' an update and a delete are rows like any other: declare the column _op VARCHAR, and filter by it");
         }
         let (schema, name) = match table.location.split_once('.') {
@@ -134,6 +140,11 @@ impl PostgresOptions {
     /// `schema.table`.
     pub fn location(&self) -> String {
         format!("{}.{}", self.schema, self.table)
+    }
+
+    /// The database's name.
+    pub fn database(&self) -> &str {
+        self.config.get_dbname().or(self.config.get_user()).unwrap_or("postgres")
     }
 
     /// The replication slot's name.

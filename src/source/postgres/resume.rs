@@ -1,15 +1,17 @@
 //! Where a capture begins: the place that it kept, checked against the slot; or the slot's beginning, after the rows of its tables.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pgwire_replication::ReplicationConfig;
 
 use super::capture::{MARK_INTERVAL, Table, Thread};
 use super::copy;
-use super::mark::{Lsn, Place, TablePlace};
+use super::mark::{CopyAgain, Lsn, Place, TablePlace};
 use super::options::{PostgresOptions, Snapshot};
 use super::server::Server;
+use super::session::RowsAsked;
 use super::stream::Between;
 use crate::error::{Error, Kind, Result};
 use crate::postgres;
@@ -37,7 +39,8 @@ impl Thread {
             tracing::warn!("replication slot '{slot}' is still read by another connection of falaj: it is ended");
             server.end_reader(pid).await?;
         }
-        match (&self.place, found) {
+        // Without a place in the WAL only rows were copied until now.
+        match (self.place.as_ref().filter(|place| place.lsn != Lsn::default()), found) {
             (None, None) => {
                 let begun = server.create_slot().await?;
                 tracing::info!("replication slot '{slot}' was made at {begun}");
@@ -96,15 +99,19 @@ impl Thread {
     }
 
     /// The same with every table: where one is new, after its rows were copied, if that is asked for. Durable before it is used.
-    pub(super) async fn with_tables(&self, mut place: Place) -> Result<Place> {
+    pub(super) async fn with_tables(&self, mut place: Place, server: &Server<'_>) -> Result<Place> {
         let known = place.clone();
         for table in &self.shared.tables {
-            if place.tables.contains_key(&table.location) {
-                continue;
-            }
-            let at = match table.options.snapshot {
-                Snapshot::Initial => copy::copy(table).await?,
-                Snapshot::Never => TablePlace::default(),
+            let (found, snapshot) = (place.tables.get(&table.location), table.options.snapshot);
+            let offset = match found {
+                // Only its snapshot was read until now.
+                Some(found) if found.from == Lsn::MAX && snapshot != Snapshot::Only => found.offset,
+                Some(_) => continue,
+                None => 0,
+            };
+            let at = match snapshot {
+                Snapshot::Initial | Snapshot::Only => copy::copy(table, offset, server, &self.shared.status).await?,
+                Snapshot::Never => TablePlace { offset, ..TablePlace::default() },
             };
             place.tables.insert(table.location.clone(), at);
         }
@@ -113,6 +120,27 @@ impl Thread {
             self.keep(&place).await;
         }
         Ok(place)
+    }
+
+    /// Copies a table's rows again, since a transaction that ends at `lsn` asks for them, and makes their place durable. `first` is the
+    /// table's next offset there.
+    pub(super) async fn copy_again(&self, asked: RowsAsked, first: i64, server: &Server<'_>) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let RowsAsked { table, end: lsn } = asked;
+        let table = &shared.tables[table];
+        tracing::info!("{}: its rows are asked for again", table.location);
+        let behind = copy::copy(table, first, server, &shared.status).await?;
+        let copy = CopyAgain { lsn, table: table.location.clone(), first, behind };
+        // What the lanes are not done with yet comes again, and the rows behind it.
+        let done = {
+            let state = shared.state.lock();
+            state.done.clone().or_else(|| state.kept.clone())
+        };
+        if let Some(mut done) = done {
+            done.copies.push(copy);
+            self.keep(&done).await;
+        }
+        Ok(())
     }
 
     /// Waits until a place is durable.
@@ -124,8 +152,9 @@ impl Thread {
         }
     }
 
-    fn fresh(&self, begun: Lsn) -> Place {
-        Place { system: String::new(), slot: self.shared.options().slot.clone(), begun, lsn: begun, tables: BTreeMap::new() }
+    pub(super) fn fresh(&self, begun: Lsn) -> Place {
+        let tables = self.place.as_ref().map_or_else(BTreeMap::new, |place| place.tables.clone());
+        Place { system: String::new(), slot: self.shared.options().slot.clone(), begun, lsn: begun, tables, copies: Vec::new() }
     }
 }
 
@@ -133,6 +162,9 @@ impl Thread {
 pub(super) fn stand_at(place: &Place, tables: &[Table], at: &Between) -> Place {
     let mut place = place.clone();
     place.lsn = at.lsn;
+    for passed in place.copies.extract_if(.., |copy| copy.lsn <= at.lsn) {
+        place.tables.insert(passed.table, passed.behind);
+    }
     for (table, &offset) in tables.iter().zip(&at.offsets) {
         place.tables.entry(table.location.clone()).or_default().offset = offset;
     }

@@ -1,5 +1,6 @@
 //! What is asked of Postgres by ordinary SQL: whether the table, publication and slot are there and fit; what is missing is made.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio_postgres::{Client, NoTls};
 use super::mark::Lsn;
 use super::options::PostgresOptions;
 use crate::error::{Error, Kind, Result};
-use crate::pgoutput::RelationColumn;
+use crate::pgoutput::{Relation, RelationColumn};
 use crate::postgres::{self, quoted};
 
 /// How long one question may take.
@@ -24,6 +25,32 @@ pub(super) struct Slot {
     pub(super) restart: Lsn,
     /// The server process that reads it.
     pub(super) active_pid: Option<i32>,
+}
+
+/// What the messages of the WAL do not say of a table.
+#[derive(Debug, Default)]
+pub(super) struct Catalog {
+    /// The columns of the primary key.
+    key: Vec<String>,
+    /// Of each domain, the type that it is made of, with its modifier.
+    domains: HashMap<u32, (u32, i32)>,
+}
+
+impl Catalog {
+    /// The relation as others see it: its key is the primary key, though the replica identity may be the whole row or nothing; a
+    /// domain is what it is made of.
+    pub(super) fn complete(&self, mut relation: Relation) -> Relation {
+        for column in &mut relation.columns {
+            if matches!(relation.identity, b'f' | b'n') {
+                column.is_key = self.key.contains(&column.name);
+            }
+            // Domains over domains end: each is made after what it is made of.
+            while let Some(&(type_id, modifier)) = self.domains.get(&column.type_id) {
+                (column.type_id, column.type_modifier) = (type_id, modifier);
+            }
+        }
+        relation
+    }
 }
 
 /// An ordinary connection.
@@ -43,6 +70,20 @@ impl<'a> Server<'a> {
             }
         });
         Ok(Self { client, options })
+    }
+
+    /// How much WAL Postgres keeps for the slot.
+    pub(super) async fn retained(&self) -> Result<u64> {
+        let sql = "SELECT (pg_current_wal_lsn() - restart_lsn)::bigint FROM pg_replication_slots WHERE slot_name = $1";
+        let row = within(self.options, self.client.query_opt(sql, &[&self.options.slot])).await?;
+        Ok(row.and_then(|row| row.get::<_, Option<i64>>(0)).and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0))
+    }
+
+    /// Asks whoever reads the slot to copy the rows of a table again: see [`super::session`].
+    pub(super) async fn ask_for_rows(&self, options: &PostgresOptions) -> Result<()> {
+        let sql = "SELECT pg_logical_emit_message(true, $1, $2)::text";
+        let text = format!("{} {}", options.slot, options.location());
+        within(self.options, self.client.query_one(sql, &[&super::session::ROWS_ASKED, &text.as_str()])).await.map(|_| ())
     }
 
     /// Whether changes can be read here at all.
@@ -103,6 +144,20 @@ impl<'a> Server<'a> {
             }
         }
         Ok(())
+    }
+
+    /// What the WAL will not say of the table.
+    pub(super) async fn catalog(&self, options: &PostgresOptions) -> Result<Catalog> {
+        let sql = "SELECT a.attname::text FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+                     JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY(i.indkey)
+                   WHERE i.indisprimary AND n.nspname = $1 AND c.relname = $2";
+        let key = within(self.options, self.client.query(sql, &[&options.schema, &options.table])).await?;
+        let sql = "SELECT oid, typbasetype, typtypmod FROM pg_type WHERE typtype = 'd'";
+        let domains = within(self.options, self.client.query(sql, &[])).await?;
+        Ok(Catalog {
+            key: key.iter().map(|row| row.get(0)).collect(),
+            domains: domains.iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect(),
+        })
     }
 
     /// Makes the publication, or adds the table to it, where that is missing.

@@ -1,7 +1,7 @@
 //! A slot and its publications, as an operator sees them.
 
 use super::mark::Lsn;
-use super::options::PostgresOptions;
+use super::options::{PostgresOptions, Snapshot};
 use super::server::Server;
 use crate::error::{Error, Kind, Result};
 use crate::memory::shown_bytes;
@@ -39,6 +39,26 @@ impl SlotTables {
                 format!("{name}: acknowledged up to {}, {read} behind; {kept} of WAL are kept for it; {reader}", slot.confirmed)
             }
         }])
+    }
+
+    /// Asks the falaj that reads the slot for the rows of `table` (its name in SQL), if it is one of these. Says so.
+    pub async fn ask_for_rows(&self, table: &str) -> Result<Option<String>> {
+        let Some(options) = self.tables.iter().find(|options| options.name == table) else { return Ok(None) };
+        if options.snapshot == Snapshot::Only {
+            let text = format!("table '{table}' has 'snapshot' 'only': its rows are copied once, into a new checkpoint");
+            return Err(Error::new(Kind::Usage, text));
+        }
+        let server = Server::connect(options).await?;
+        let read_by = match server.slot().await? {
+            None => {
+                let text = format!("there is no slot '{}' at {}: start falaj first", options.slot, options.server());
+                return Err(Error::new(Kind::Refused, text));
+            }
+            Some(slot) if slot.active_pid.is_some() => "falaj copies them now",
+            Some(_) => "falaj copies them when it runs again",
+        };
+        server.ask_for_rows(options).await?;
+        Ok(Some(format!("{}: its rows are asked for; {read_by}", options.location())))
     }
 
     /// Drops the slot, and each publication that has no table but these. Says what it did.

@@ -76,49 +76,66 @@ impl Spool {
         }
     }
 
-    /// The durable pieces from `from` on that lead to `to` without a gap; all other files are removed.
-    pub(super) fn take_over(&self, to: i64) -> Vec<Span> {
-        let mut spans: Vec<Span> = self.names().iter().filter_map(|name| span_of(name)).collect();
+    /// The durable pieces within offsets `[from, to)` that lead to `to` without a gap.
+    pub(super) fn spans(&self, from: i64, to: i64) -> Vec<Span> {
+        let mut spans: Vec<Span> =
+            self.names().iter().filter_map(|name| span_of(name)).filter(|span| span.from >= from).collect();
         spans.sort_by_key(|span| span.from);
-        let mut kept: Vec<Span> = Vec::new();
+        let mut found: Vec<Span> = Vec::new();
         for span in spans.into_iter().rev() {
-            let next = kept.last().map_or(to, |later| later.from);
+            let next = found.last().map_or(to, |later| later.from);
             if span.to == next && span.from < span.to {
-                kept.push(span);
+                found.push(span);
             }
         }
-        kept.reverse();
-        let names: Vec<String> = kept.iter().map(|span| name_of(*span, Written::Durably)).collect();
-        for name in self.names().iter().filter(|name| !names.contains(name) && *name != RELATION) {
+        found.reverse();
+        found
+    }
+
+    /// Removes all files but the durable pieces that lead to the end of one of these ranges of offsets.
+    pub(super) fn keep(&self, ranges: &[(i64, i64)]) {
+        let kept: Vec<String> = ranges
+            .iter()
+            .flat_map(|&(from, to)| self.spans(from, to))
+            .map(|span| name_of(span, Written::Durably))
+            .chain([RELATIONS.to_string()])
+            .collect();
+        for name in self.names().iter().filter(|name| !kept.contains(name)) {
             // What is left behind is only in the way of the disk.
             let _ = fs::remove_file(self.folder.join(name));
         }
-        kept
     }
 
-    /// Removes everything.
-    pub(super) fn clear(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.folder) {
-            Err(why) if why.kind() != io::ErrorKind::NotFound => Err(self.failed("removed", &self.folder, why)),
-            _ => Ok(()),
+    /// Removes the durable pieces from offset `from` on: of a copy that was broken off.
+    pub(super) fn clear_from(&self, from: i64) {
+        for span in self.names().iter().filter_map(|name| span_of(name)).filter(|span| span.from >= from) {
+            self.remove(span, Written::Durably);
         }
     }
 
-    /// Keeps what the rows of the snapshot look like.
-    pub(super) fn write_relation(&self, text: &[u8]) -> Result<()> {
-        let path = self.folder.join(RELATION);
+    /// Keeps what the rows of snapshots look like.
+    pub(super) fn write_relations(&self, text: &[u8]) -> Result<()> {
+        let path = self.folder.join(RELATIONS);
         let write = || -> io::Result<()> {
             fs::create_dir_all(&self.folder)?;
-            let mut file = File::create(&path)?;
+            // Rows of an earlier snapshot may still need what stands there.
+            let part = self.folder.join("relations.part");
+            let mut file = File::create(&part)?;
             file.write_all(text)?;
-            file.sync_all()
+            file.sync_all()?;
+            fs::rename(&part, &path)
         };
         write().map_err(|why| self.failed("written", &path, why))
     }
 
-    pub(super) fn read_relation(&self) -> Result<Vec<u8>> {
-        let path = self.folder.join(RELATION);
-        fs::read(&path).map_err(|why| self.failed("read", &path, why))
+    /// What was kept; nothing before the first snapshot.
+    pub(super) fn read_relations(&self) -> Result<Option<Vec<u8>>> {
+        let path = self.folder.join(RELATIONS);
+        match fs::read(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(why) if why.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(why) => Err(self.failed("read", &path, why)),
+        }
     }
 
     fn names(&self) -> Vec<String> {
@@ -136,7 +153,7 @@ impl Spool {
     }
 }
 
-const RELATION: &str = "relation.json";
+const RELATIONS: &str = "relations.json";
 
 fn name_of(span: Span, how: Written) -> String {
     let kind = if how == Written::Durably { "rows" } else { "spill" };
@@ -217,13 +234,21 @@ mod tests {
     fn after_a_restart_the_durable_pieces_that_lead_to_the_end_are_left_and_nothing_else() {
         let folder = tempfile::tempdir().unwrap();
         let spool = Spool::new(folder.path().join("t"));
-        assert!(spool.take_over(3).is_empty());
+        spool.keep(&[(0, 3)]);
+        assert!(spool.spans(0, 3).is_empty());
         for (from, to) in [(0, 2), (4, 6), (6, 9)] {
             spool.write(&piece(from, to), Written::Durably).unwrap();
         }
         spool.write(&piece(9, 12), Written::Loosely).unwrap();
-        let kept = spool.take_over(9);
-        assert_eq!(kept.iter().map(|span| (span.from, span.to)).collect::<Vec<_>>(), [(4, 6), (6, 9)]);
+        spool.keep(&[(0, 9)]);
+        let of = |from, to| spool.spans(from, to).iter().map(|span| (span.from, span.to)).collect::<Vec<_>>();
+        assert_eq!(of(0, 9), [(4, 6), (6, 9)]);
         assert_eq!(spool.names().len(), 2);
+        spool.write(&piece(20, 22), Written::Durably).unwrap();
+        spool.write(&piece(30, 32), Written::Durably).unwrap();
+        assert_eq!((of(20, 22), of(5, 9)), (vec![(20, 22)], vec![(6, 9)]));
+        spool.clear_from(30);
+        spool.keep(&[(0, 9), (20, 22)]);
+        assert_eq!(spool.names().len(), 3);
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::buffer::PARTITION;
 use super::capture::Table;
-use super::mark::Lsn;
+use super::mark::{CopyAgain, Lsn, Place};
+use super::server::Catalog;
 use crate::batch::Payloads;
 use crate::error::{Error, Kind, Result};
 use crate::pgoutput::{Change, Malformed, Message, Op, Relation};
@@ -36,6 +37,7 @@ struct Transaction {
 /// The numbering of one session's changes.
 pub(super) struct Numbering<'a> {
     tables: &'a [Table],
+    catalogs: Vec<Catalog>,
     /// The next offset of each table.
     offsets: Vec<i64>,
     /// Of each table, the place before which its snapshot has all that was committed.
@@ -46,19 +48,31 @@ pub(super) struct Numbering<'a> {
     /// Which table and generation a number of Postgres' is; `None`: none of ours.
     relations: HashMap<u32, Option<(usize, u32)>>,
     places: VecDeque<Between>,
+    /// The rows that were copied again and have not come yet.
+    copies: VecDeque<CopyAgain>,
+    /// Where the last commit ends; 0 before the first.
+    before_lsn: u64,
+    /// Changes of ours since somebody asked last.
+    received: u64,
 }
 
 impl<'a> Numbering<'a> {
-    /// Begins at a place.
-    pub(super) fn new(tables: &'a [Table], at: Between, from: Vec<Lsn>) -> Self {
+    /// Begins at a place. Of each table, `catalogs` has what the messages do not say.
+    pub(super) fn new(tables: &'a [Table], place: &Place, catalogs: Vec<Catalog>) -> Self {
+        let of_table = |table: &Table| place.tables.get(&table.location).copied().unwrap_or_default();
+        let at = Between { lsn: place.lsn, offsets: tables.iter().map(|table| of_table(table).offset).collect() };
         Self {
             tables,
+            catalogs,
             pieces: at.offsets.iter().map(|&offset| empty(offset)).collect(),
             offsets: at.offsets.clone(),
-            from,
+            from: tables.iter().map(|table| of_table(table).from).collect(),
+            copies: place.copies.iter().cloned().collect(),
             transaction: None,
             relations: HashMap::new(),
             places: VecDeque::from([at]),
+            before_lsn: 0,
+            received: 0,
         }
     }
 
@@ -67,10 +81,33 @@ impl<'a> Numbering<'a> {
         self.transaction = Some(Transaction { commit_lsn: Lsn(commit_lsn), commit_us, xid });
     }
 
-    /// The transaction is whole.
-    pub(super) fn commit(&mut self, end: u64) {
+    /// The transaction is whole. Rows that were copied again, since it asks for them, follow.
+    pub(super) fn commit(&mut self, end: Lsn) -> Result<()> {
         self.transaction = None;
-        self.stand(end);
+        self.before_lsn = end.0;
+        while let Some(copy) = self.copies.pop_front_if(|copy| copy.lsn <= end) {
+            self.hand_over()?;
+            if let Some(index) = self.tables.iter().position(|table| table.location == copy.table) {
+                let table = &self.tables[index];
+                (self.offsets[index], self.from[index]) = (copy.behind.offset, copy.behind.from);
+                if table.buffer.next() < copy.behind.rows {
+                    table.buffer.extend(table.spool.spans(copy.first, copy.behind.rows), copy.behind.rows);
+                }
+                self.pieces[index] = empty(table.buffer.next());
+            }
+        }
+        self.stand(end.0);
+        Ok(())
+    }
+
+    /// Whether the rows that a transaction which ends there asks for are copied.
+    pub(super) fn has_copied(&self, end: Lsn) -> bool {
+        self.copies.front().is_some_and(|copy| copy.lsn <= end)
+    }
+
+    /// Leaves the transaction as if it had not come: it will come again.
+    pub(super) fn break_off(&mut self) {
+        self.transaction = None;
     }
 
     /// Everything before `lsn` was received, if no transaction is.
@@ -125,6 +162,7 @@ impl<'a> Numbering<'a> {
             return;
         };
         let id = relation.id;
+        let relation = self.catalogs[table].complete(relation);
         let mut known = self.tables[table].relations.write();
         if known.last().is_none_or(|last| **last != relation) {
             known.push(Arc::new(relation));
@@ -143,12 +181,14 @@ impl<'a> Numbering<'a> {
         }
         let offset = self.offsets[table];
         self.offsets[table] += 1;
+        self.received += 1;
         // Received before the connection broke.
         if offset < self.pieces[table].span.to {
             return Ok(());
         }
         let piece = &mut self.pieces[table];
-        Change { op, generation, lsn, commit_lsn: commit_lsn.0, commit_us, xid, body }.write(&mut piece.bytes);
+        let before_lsn = self.before_lsn;
+        Change { op, generation, lsn, commit_lsn: commit_lsn.0, before_lsn, commit_us, xid, body }.write(&mut piece.bytes);
         piece.ends.push(piece.bytes.len());
         piece.offsets.push(offset);
         piece.span.to = offset + 1;
@@ -177,6 +217,11 @@ impl<'a> Numbering<'a> {
         }
     }
 
+    /// How many changes were received since the last call.
+    pub(super) fn take_received(&mut self) -> u64 {
+        std::mem::take(&mut self.received)
+    }
+
     /// Whether no transaction is half received.
     pub(super) fn is_between(&self) -> bool {
         self.transaction.is_none()
@@ -185,11 +230,6 @@ impl<'a> Numbering<'a> {
     /// The next offset of each table.
     pub(super) fn offsets(&self) -> &[i64] {
         &self.offsets
-    }
-
-    /// The newest place that was reached.
-    pub(super) fn last(&self) -> Option<&Between> {
-        self.places.back()
     }
 
     /// The newest place before which every lane is done; older ones are forgotten.

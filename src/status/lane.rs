@@ -1,23 +1,12 @@
-//! What a running process shows of itself: counters that lanes write and pages read. Reading never blocks writing for long.
+//! The figures of one lane.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::Serialize;
-
-use crate::memory::{Memory, MemorySnapshot};
-
-/// All lanes, sources and lookups of one process. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub struct Status {
-    lanes: Arc<Mutex<BTreeMap<String, Arc<LaneStatus>>>>,
-    lookups: Arc<Mutex<BTreeMap<String, Arc<LookupStatus>>>>,
-    memory: Arc<Mutex<Memory>>,
-}
 
 /// The figures of one lane. Relaxed atomics: each is right by itself, two of them may be a moment apart.
 #[derive(Debug)]
@@ -122,24 +111,6 @@ pub enum LaneState {
     Stopped,
 }
 
-/// The figures of one lookup table.
-#[derive(Debug, Default)]
-pub struct LookupStatus {
-    /// Rows held.
-    pub rows: AtomicU64,
-    /// Memory held.
-    pub bytes: AtomicU64,
-    /// When it was last loaded, ms since 1970; 0 if never.
-    pub loaded_ms: AtomicI64,
-    /// Counts every change of what it holds.
-    pub version: AtomicU64,
-    /// Keys asked for that were not in memory.
-    pub misses: AtomicU64,
-    /// Those of them that the store did not answer in time and that were taken as without a row.
-    pub unanswered: AtomicU64,
-    trouble: Mutex<Option<String>>,
-}
-
 impl Default for LaneStatus {
     fn default() -> Self {
         Self {
@@ -164,32 +135,6 @@ impl Default for LaneStatus {
             snapshots_us: AtomicU64::new(0),
             snapshot_at_ms: AtomicI64::new(0),
             text: Mutex::new(LaneText::default()),
-        }
-    }
-}
-
-impl Status {
-    /// The status of lane `name`, made at the first call.
-    pub fn lane(&self, name: &str) -> Arc<LaneStatus> {
-        Arc::clone(self.lanes.lock().entry(name.to_string()).or_default())
-    }
-
-    /// The status of lookup table `name`, made at the first call.
-    pub fn lookup(&self, name: &str) -> Arc<LookupStatus> {
-        Arc::clone(self.lookups.lock().entry(name.to_string()).or_default())
-    }
-
-    /// Says whose memory is shown.
-    pub fn set_memory(&self, memory: Memory) {
-        *self.memory.lock() = memory;
-    }
-
-    /// Everything as it is now, for pages and terminals.
-    pub fn snapshot(&self) -> Snapshot {
-        Snapshot {
-            memory: self.memory.lock().snapshot(),
-            lanes: self.lanes.lock().iter().map(|(name, lane)| lane.snapshot(name)).collect(),
-            lookups: self.lookups.lock().iter().map(|(name, lookup)| lookup.snapshot(name)).collect(),
         }
     }
 }
@@ -237,6 +182,23 @@ impl LaneStatus {
         self.snapshot_at_ms.store(at_ms, Ordering::Relaxed);
     }
 
+    /// How long the newest rows of an epoch took from the log to where they are visible, counted up to each of `bounds_us`.
+    pub fn latency_distribution(&self, bounds_us: &[u64]) -> Distribution {
+        self.latency.lock().as_ref().map(|histogram| Distribution::of(histogram, bounds_us)).unwrap_or_default()
+    }
+
+    /// The same of each part of an epoch, by its name.
+    pub fn phase_distributions(&self, bounds_us: &[u64]) -> Vec<(&'static str, Distribution)> {
+        let phases = self.phases.lock();
+        let of = |(phase, name): (Phase, &'static str)| {
+            let PhaseTimes { total_us, times } = &phases[phase as usize];
+            let mut distribution = times.as_ref().map(|times| Distribution::of(times, bounds_us)).unwrap_or_default();
+            distribution.sum_us = *total_us as f64;
+            (name, distribution)
+        };
+        PHASES.into_iter().map(of).collect()
+    }
+
     fn phase_snapshots(&self) -> BTreeMap<&'static str, PhaseSnapshot> {
         let phases = self.phases.lock();
         let of = |(phase, name): (Phase, &'static str)| {
@@ -248,7 +210,7 @@ impl LaneStatus {
         PHASES.into_iter().map(of).collect()
     }
 
-    fn snapshot(&self, name: &str) -> LaneSnapshot {
+    pub(super) fn snapshot(&self, name: &str) -> LaneSnapshot {
         let text = self.text.lock().clone();
         let quantile = |q| self.latency.lock().as_ref().map_or(0, |h| h.value_at_quantile(q));
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -282,40 +244,28 @@ impl LaneStatus {
     }
 }
 
-impl LookupStatus {
-    /// Says why it cannot be loaded or asked (`None`: nothing any more).
-    pub fn set_trouble(&self, trouble: Option<String>) {
-        *self.trouble.lock() = trouble;
-    }
-
-    /// What was said last.
-    pub fn trouble(&self) -> Option<String> {
-        self.trouble.lock().clone()
-    }
-
-    fn snapshot(&self, name: &str) -> LookupSnapshot {
-        LookupSnapshot {
-            name: name.to_string(),
-            rows: self.rows.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            loaded_ms: self.loaded_ms.load(Ordering::Relaxed),
-            version: self.version.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
-            unanswered: self.unanswered.load(Ordering::Relaxed),
-            trouble: self.trouble(),
-        }
-    }
+/// Times, counted by their length.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Distribution {
+    /// For each bound, those that are longer than the bound before and no longer than this one.
+    pub counts: Vec<u64>,
+    /// All of them, those beyond the last bound included.
+    pub count: u64,
+    /// All together, µs.
+    pub sum_us: f64,
 }
 
-/// A copy of a [`Status`], for JSON (`/api/v1/status`) and for the terminal.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Snapshot {
-    /// What is held in memory, of which limit, and by whom.
-    pub memory: MemorySnapshot,
-    /// The lanes by name.
-    pub lanes: Vec<LaneSnapshot>,
-    /// The lookups by name.
-    pub lookups: Vec<LookupSnapshot>,
+impl Distribution {
+    fn of(histogram: &Histogram<u64>, bounds_us: &[u64]) -> Self {
+        let mut counts = vec![0; bounds_us.len()];
+        for step in histogram.iter_recorded() {
+            let at = bounds_us.partition_point(|&bound| bound < step.value_iterated_to());
+            if let Some(count) = counts.get_mut(at) {
+                *count += step.count_since_last_iteration();
+            }
+        }
+        Self { counts, count: histogram.len(), sum_us: histogram.mean() * histogram.len() as f64 }
+    }
 }
 
 /// A copy of a [`LaneStatus`]; the fields mean the same.
@@ -361,19 +311,4 @@ pub struct PhaseSnapshot {
     pub p50_us: u64,
     /// All but one in a hundred took no longer, µs.
     pub p99_us: u64,
-}
-
-/// A copy of a [`LookupStatus`]; the fields mean the same.
-#[derive(Debug, Clone, Serialize)]
-#[allow(missing_docs, reason = "documented on LookupStatus")]
-pub struct LookupSnapshot {
-    pub name: String,
-    pub rows: u64,
-    pub bytes: u64,
-    pub loaded_ms: i64,
-    pub version: u64,
-    pub misses: u64,
-    pub unanswered: u64,
-    /// Why it cannot be loaded or asked, if so.
-    pub trouble: Option<String>,
 }

@@ -13,25 +13,30 @@
 //! | `_commit_ts` | TIMESTAMP | when that was |
 //! | `_xid` | BIGINT | the transaction's number |
 //! | `_unchanged` | VARCHAR | the columns, with commas, that Postgres has not sent since they did not change (TOAST); they are NULL |
+//! | `_debezium` | VARCHAR | the whole change as Debezium's records, for a topic of the format `debezium-json`: see [`debezium`] |
 //!
 //! Of a delete the row has the old values: those of the key, or all with `REPLICA IDENTITY FULL`. Of an update with that identity
 //! what was not sent is taken from the old row. What is left out (see [`Changes`]) counts as skipped.
+
+pub mod debezium;
 
 use std::sync::Arc;
 
 use arrow::array::Int64Array;
 use arrow::datatypes::SchemaRef;
 
+use self::debezium::{Envelopes, Origin, Shape};
 use super::rows::Rows;
 use super::rows::column::{Column, Refusal};
 use super::rows::text::{PAYLOADS, RESOLVED};
 use super::{Decoded, Decoder};
 use crate::batch::{DeadLetter, Payloads, Stage};
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::pgoutput::{Change, Malformed, Op, Relation, Relations, Tuple, Value};
 
 /// The columns that a table of changes may declare beside those of the table.
-pub const META: [&str; 6] = ["_op", "_lsn", "_commit_lsn", "_commit_ts", "_xid", "_unchanged"];
+pub const META: [&str; 7] = ["_op", "_lsn", "_commit_lsn", "_commit_ts", "_xid", "_unchanged", crate::debezium::COLUMN];
 
 /// Which changes become rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,14 +58,34 @@ pub struct PgoutputDecoder {
     /// Of each generation met: for each of its columns, which of ours it is.
     targets: Vec<Option<Arc<[Option<usize>]>>>,
     meta: [Option<usize>; META.len()],
+    /// For the column `_debezium`, if it is wanted; and each generation met.
+    envelopes: Envelopes,
+    shapes: Vec<Option<Arc<Shape>>>,
 }
 
 impl PgoutputDecoder {
-    /// A decoder for these columns of the table.
-    pub fn new(schema: SchemaRef, changes: Changes, relations: Relations, table: &str) -> Result<Self> {
+    /// A decoder for these columns of the table (`schema.table`).
+    pub fn new(
+        schema: SchemaRef,
+        changes: Changes,
+        relations: Relations,
+        table: &str,
+        origin: &Origin,
+        clock: Clock,
+    ) -> Result<Self> {
         let rows = Rows::new(&schema)?;
         let meta = META.map(|name| rows.column(name.as_bytes()));
-        Ok(Self { schema, rows, changes, relations, table: table.to_string(), targets: Vec::new(), meta })
+        Ok(Self {
+            schema,
+            rows,
+            changes,
+            relations,
+            table: table.to_string(),
+            targets: Vec::new(),
+            meta,
+            envelopes: Envelopes::new(origin, clock),
+            shapes: Vec::new(),
+        })
     }
 
     /// Adds the row of a change. `false`: it is left out.
@@ -81,6 +106,9 @@ impl PgoutputDecoder {
             }
         }
         self.put_meta(&change);
+        if let Some(target) = self.meta[6] {
+            self.put_debezium(&change, target)?;
+        }
         self.rows.fill().map_err(|(column, refusal)| self.refused(column, refusal, ""))?;
         self.rows.count += 1;
         Ok(true)
@@ -129,8 +157,27 @@ impl PgoutputDecoder {
         Ok(())
     }
 
+    fn put_debezium(&mut self, change: &Change<'_>, target: usize) -> Result<(), Fault> {
+        let index = change.generation as usize;
+        let shape = match self.shapes.get(index) {
+            Some(Some(shape)) => Arc::clone(shape),
+            _ => {
+                let relations = self.relations.read();
+                let relation = relations.get(index).ok_or(Malformed("is about a table that was not described"))?;
+                let shape = Arc::new(Shape::of(relation));
+                self.shapes.resize(self.shapes.len().max(index + 1), None);
+                self.shapes[index] = Some(Arc::clone(&shape));
+                shape
+            }
+        };
+        let from = self.rows.resolved.len();
+        self.envelopes.write(change, &shape, &mut self.rows.resolved)?;
+        let put = self.rows.columns[target].put_postgres(&self.rows.resolved[from..], RESOLVED, from);
+        put.map_err(|refusal| self.refused(target, refusal, ""))
+    }
+
     fn put_meta(&mut self, change: &Change<'_>) {
-        let [op, lsn, commit_lsn, commit_ts, xid, _] = self.meta;
+        let [op, lsn, commit_lsn, commit_ts, xid, ..] = self.meta;
         let columns = &mut self.rows.columns;
         let mut put = |target: Option<usize>, put: &dyn Fn(&mut Column)| {
             if let Some(column) = target.and_then(|target| columns.get_mut(target)) {
@@ -229,6 +276,7 @@ impl Decoder for PgoutputDecoder {
         let mut good = Vec::with_capacity(ends.len());
         let (mut dead, mut left_out) = (Vec::new(), Vec::new());
         self.rows.reserve(ends.len());
+        self.envelopes.begin();
         let mut from = 0;
         for (&to, &offset) in ends.iter().zip(&offsets) {
             match self.read(&bytes[..to], from) {
