@@ -29,6 +29,7 @@ use crate::query::plan::{LanePlan, plan_lane};
 use crate::query::project::Project;
 use crate::query::tables::Role;
 use crate::secrets::Secrets;
+use crate::sink::kafka::written_otherwise;
 use crate::sink::memory::{Boards, MemoryTables};
 use crate::source::memory::MemorySource;
 use crate::source::postgres::{PostgresOptions, SlotTables};
@@ -111,6 +112,9 @@ pub async fn check(project: &Project, secrets: Secrets) -> Result<Vec<LanePlan>>
     let mut written: HashMap<String, String> = HashMap::new();
     for lane in project.lanes() {
         let plan = plan_lane(project, lane, &lookups, Share::unlimited()).await?;
+        if let Some(why) = written_otherwise(&plan.sink) {
+            return Err(Error::new(Kind::Sql, why).at(lane.place()));
+        }
         if let Some(other) = written.insert(plan.sink.name.clone(), plan.name.clone()) {
             let text = format!(
                 "the lanes '{other}' and '{}' both write '{}': give one of them a table of its own",
@@ -167,6 +171,10 @@ pub async fn run(project: &Project, run: Run) -> Result<()> {
     let mut plans = Vec::new();
     for lane in project.lanes() {
         plans.push(plan_lane(project, lane, &lookups, run.memory.lane(&lane.name)).await?);
+    }
+    if matches!(run.world, World::Inside(_)) {
+        // Events enter at the topic there: no table of a Postgres changes.
+        plans.retain(|plan| plan.source.stored_as != "POSTGRES");
     }
     let store: Arc<dyn CheckpointStore> = match &run.world {
         World::Real => local_checkpoint(Path::new(&project.settings().checkpoint)),

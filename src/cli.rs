@@ -17,7 +17,7 @@ use crate::tool::progress::BesideBars;
 use crate::tool::receive::{self, ReceiveArgs};
 use crate::tool::run::{self, CheckArgs, RunArgs};
 
-/// Events from Kafka through SQL files into Redis, Parquet and HTTP, exactly once, in well under a second.
+/// Events from Postgres and Kafka through SQL files into Redis, Parquet and HTTP, exactly once, in well under a second.
 #[derive(Debug, Parser)]
 #[command(name = "falaj", version)]
 struct Cli {
@@ -56,6 +56,17 @@ fn share_heaps() {
     }
 }
 
+/// Lets commands that print and end do so when whoever reads what they print has gone (`falaj check | head`). The others must survive
+/// the end of a connection, which raises the same signal.
+fn end_with_the_reader(command: &Command) {
+    if matches!(command, Command::Check(_) | Command::Checkpoint(_) | Command::Capture(_)) {
+        // SAFETY: it only says what a signal does; nothing else runs yet.
+        unsafe {
+            libc::signal(libc::SIGPIPE, libc::SIG_DFL);
+        }
+    }
+}
+
 /// Runs what was typed; the exit code is 0 done, 1 failed while running, 2 wrong usage, 78 the SQL or settings are wrong.
 pub fn run() -> ExitCode {
     share_heaps();
@@ -67,6 +78,7 @@ pub fn run() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    end_with_the_reader(&cli.command);
     // What ends a replication connection comes back as an error of ours, and is told once.
     // The demo shows what happens itself, and draws where log lines would go.
     let default = if matches!(cli.command, Command::Demo(_)) { "off" } else { "falaj=info,warn,pgwire_replication=off" };

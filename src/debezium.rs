@@ -3,12 +3,26 @@
 //! Each record is a line: key, value, and maybe a header's name and value, with tabs between them. Key and value are JSON, in which
 //! neither tabs nor line ends stand as they are; what is empty is not there. A record without a value is a tombstone.
 
+use arrow::datatypes::{DataType, TimeUnit};
+
 /// The column's name.
 pub const COLUMN: &str = "_debezium";
 /// The header that names the key under which a row goes on.
 pub const NEW_KEY: &str = "__debezium.newkey";
 /// The header that names the key under which a row was before.
 pub const OLD_KEY: &str = "__debezium.oldkey";
+
+/// What stands for a value that Postgres has not sent, since it did not change.
+pub const UNAVAILABLE: &str = "__debezium_unavailable_value";
+
+/// The columns that a table of the format `debezium-json` may declare beside those of the row, each with its type.
+pub const META: [(&str, DataType); 5] = [
+    ("_op", DataType::Utf8View),
+    ("_lsn", DataType::Int64),
+    ("_commit_ts", DataType::Timestamp(TimeUnit::Nanosecond, None)),
+    ("_xid", DataType::Int64),
+    ("_unchanged", DataType::Utf8View),
+];
 
 /// One record of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

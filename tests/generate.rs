@@ -58,7 +58,19 @@ fn read(brokers: &str, topic: &str, partitions: i32, count: usize) -> Vec<(Vec<u
 async fn kafka_gets_exactly_the_events_of_the_seed() {
     let Some(brokers) = server("KAFKA_BROKERS") else { return };
     let topic = format!("falaj-test-generate-{}", uuid::Uuid::now_v7());
-    let line = ["--events", "20000", "--contents", "500", "--from-time", "2026-11-23T10:00:00Z", "--seed", "7", "--topic"];
+    let line = [
+        "--to",
+        "kafka",
+        "--events",
+        "20000",
+        "--contents",
+        "500",
+        "--from-time",
+        "2026-11-23T10:00:00Z",
+        "--seed",
+        "7",
+        "--topic",
+    ];
     let rest = [&topic, "--partitions", "3", "--no-content", "--poison", "1", "--brokers", &brokers];
     let made = run_until(args(&[&line[..], &rest[..]].concat()), std::future::pending()).await.unwrap();
     assert_eq!(made.events, 20_000);
@@ -88,7 +100,7 @@ async fn kafka_gets_exactly_the_events_of_the_seed() {
 async fn a_rate_is_held_and_a_shutdown_ends_the_run() {
     let Some(brokers) = server("KAFKA_BROKERS") else { return };
     let topic = format!("falaj-test-generate-{}", uuid::Uuid::now_v7());
-    let line = ["--rate", "1000", "--topic", &topic, "--no-content", "--brokers", &brokers];
+    let line = ["--to", "kafka", "--rate", "1000", "--topic", &topic, "--no-content", "--brokers", &brokers];
     let made = run_until(args(&line), tokio::time::sleep(Duration::from_millis(2500))).await.unwrap();
     let per_second = made.events as f64 / made.seconds;
     assert!((800.0..1100.0).contains(&per_second), "{made}");
@@ -99,7 +111,7 @@ async fn a_rate_is_held_and_a_shutdown_ends_the_run() {
 #[tokio::test]
 async fn an_impossible_topic_is_wrong_use() {
     let Some(brokers) = server("KAFKA_BROKERS") else { return };
-    let wrong = args(&["--events", "1", "--no-content", "--topic", "a b", "--brokers", &brokers]);
+    let wrong = args(&["--to", "kafka", "--events", "1", "--no-content", "--topic", "a b", "--brokers", &brokers]);
     let error = run_until(wrong, std::future::pending()).await.unwrap_err();
     assert_eq!(error.kind(), Kind::Usage, "{}", error.chain());
     assert!(error.to_string().contains("'a b' cannot be a topic's name"), "{error}");

@@ -51,6 +51,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("source::postgres", Adapter),
     ("source::log", Core),
     ("decode", Port),
+    ("decode::debezium", Core),
     ("decode::json", Core),
     ("decode::pgoutput", Core),
     ("decode::rows", Core),

@@ -192,7 +192,19 @@ async fn produce(name: &str, brokers: &str, url: &str) {
     for (run, from) in FROM.iter().enumerate() {
         let first_id = (run as u64 * EVENTS + 1).to_string();
         let (events, seed) = (EVENTS.to_string(), (SEED + run as u64).to_string());
-        let mut line = vec!["generate", "--events", &events, "--seed", &seed, "--first-id", &first_id, "--from-time", from];
+        let mut line = vec![
+            "generate",
+            "--to",
+            "kafka",
+            "--events",
+            &events,
+            "--seed",
+            &seed,
+            "--first-id",
+            &first_id,
+            "--from-time",
+            from,
+        ];
         line.extend(["--topic", name, "--brokers", brokers, "--database-url", &own]);
         if run > 0 {
             line.push("--no-content");

@@ -14,6 +14,8 @@ use crate::checkpoint::CheckpointStore;
 use crate::dead::DeadLetters;
 use crate::dead::folder::{FolderDeadLetters, Originals};
 use crate::dead::kafka::KafkaDeadLetters;
+use crate::decode::Decoder;
+use crate::decode::debezium::DebeziumDecoder;
 use crate::decode::json::JsonDecoder;
 use crate::decode::pgoutput::debezium::Origin;
 use crate::decode::pgoutput::{Changes, PgoutputDecoder};
@@ -27,7 +29,7 @@ use crate::query::plan::LanePlan;
 use crate::query::project::Project;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
-use crate::source::kafka::{KafkaOptions, KafkaSource};
+use crate::source::kafka::{Format, KafkaOptions, KafkaSource};
 use crate::source::log::{Log, LogLimits, MakeDecoder};
 use crate::source::memory::MemorySource;
 use crate::source::postgres::{Capture, PostgresOptions, PostgresSource};
@@ -240,7 +242,17 @@ impl Opened {
             World::Real => Arc::new(KafkaSource::new(options.clone())),
             World::Inside(inside) => Arc::new(inside.source.clone()),
         };
-        let make_decoder: MakeDecoder = Arc::new(move || Ok(Box::new(JsonDecoder::new(Arc::clone(&schema))?)));
+        let format = options.format;
+        let make_decoder: MakeDecoder = Arc::new(move || {
+            let schema = Arc::clone(&schema);
+            Ok(match format {
+                Format::Json => Box::new(JsonDecoder::new(schema)?) as Box<dyn Decoder>,
+                Format::Debezium { all_changes, time_unit } => {
+                    let changes = if all_changes { Changes::All } else { Changes::Inserts };
+                    Box::new(DebeziumDecoder::new(schema, changes, time_unit)?)
+                }
+            })
+        });
         let reader_bytes = if matches!(run.world, World::Real) { options.queue_bytes() } else { 0 };
         let (watermark, start, letters_interval) = (options.watermark.clone(), options.start, letters::COMMIT_INTERVAL);
         Ok(Self {

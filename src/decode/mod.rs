@@ -2,6 +2,7 @@
 //!
 //! One bad record never costs a good one: it becomes a dead letter with its offset, a code and a sentence.
 
+pub mod debezium;
 pub mod json;
 pub mod pgoutput;
 mod rows;

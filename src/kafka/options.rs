@@ -6,8 +6,16 @@ use rdkafka::error::KafkaError;
 use super::clients::PRODUCER;
 
 /// Options that only a reader looks at; whoever writes the same table knows them, and leaves them alone.
-pub(crate) const FOR_READERS: [&str; 6] =
-    ["start", "on_lost", "watermark.column", "watermark.delay", "watermark.idle_timeout", "watermark.max_ahead"];
+pub(crate) const FOR_READERS: [&str; 8] = [
+    "start",
+    "on_lost",
+    "changes",
+    "time_unit",
+    "watermark.column",
+    "watermark.delay",
+    "watermark.idle_timeout",
+    "watermark.max_ahead",
+];
 
 /// Options that only a writer looks at.
 pub(crate) const FOR_WRITERS: [&str; 4] = ["key", "emit", "partitions", "replication"];

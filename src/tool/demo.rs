@@ -68,7 +68,8 @@ pub async fn run(args: DemoArgs, mut stop: watch::Receiver<bool>) -> Result<()> 
     let folder = Path::new(FOLDER);
     empty(folder)?;
 
-    let topic = project.tables_of(Role::Source).next().map_or("events", |table| &table.location);
+    let topic =
+        project.tables_of(Role::Source).find(|table| table.stored_as == "KAFKA").map_or("events", |table| &table.location);
     let retained = (args.rate * RETENTION_SECONDS / PARTITIONS) as usize;
     let source = MemorySource::new(topic, PARTITIONS as usize, retained);
     let receiver = Receiver::start(([127, 0, 0, 1], 0).into(), Faults::default()).await?;

@@ -77,6 +77,52 @@ async fn changes_stand_on_the_topic_as_debezium_writes_them() {
     capture.gone().await;
 }
 
+#[tokio::test]
+async fn a_topic_of_envelopes_is_read_back_as_the_rows_that_were_changed() {
+    let table = "CREATE TABLE t (id bigint PRIMARY KEY, at timestamp, tz timestamptz, day date, more jsonb)";
+    let Some(capture) = Capture::new(table, "id BIGINT", "").await else { return };
+    let Capture { url, brokers, name, .. } = &capture;
+    let columns = "id BIGINT, at TIMESTAMP, tz TIMESTAMP, day DATE, more VARCHAR";
+    let back = format!("{name}.back");
+    capture.write(
+        "tables",
+        &format!(
+            "CREATE UNBOUNDED EXTERNAL TABLE changes (_debezium VARCHAR) STORED AS POSTGRES LOCATION '{name}.t'
+             OPTIONS ('url' '{url}', 'slot' '{name}', 'publication' '{name}', 'changes' 'all');
+             CREATE EXTERNAL TABLE topic (_debezium VARCHAR) STORED AS KAFKA LOCATION '{name}'
+             OPTIONS ('brokers' '{brokers}', 'partitions' '1', 'format' 'debezium-json');
+             CREATE UNBOUNDED EXTERNAL TABLE envelopes ({columns}, _op VARCHAR, _lsn BIGINT, _commit_ts TIMESTAMP) STORED AS KAFKA
+             LOCATION '{name}' OPTIONS ('brokers' '{brokers}', 'format' 'debezium-json', 'changes' 'all');
+             CREATE EXTERNAL TABLE back ({columns}, op VARCHAR, has_place BOOLEAN) STORED AS KAFKA LOCATION '{back}'
+             OPTIONS ('brokers' '{brokers}', 'partitions' '1');"
+        ),
+    );
+    capture.write(
+        "back",
+        "INSERT INTO back SELECT id, at, tz, day, more, _op, _lsn > 0 AND _commit_ts > TIMESTAMP '2026-01-01' FROM envelopes;",
+    );
+    capture.run_until_latest();
+    capture
+        .run(
+            "INSERT INTO t VALUES (1, '2026-01-02 03:04:05.678901', '2026-01-02 03:04:05+02', '2026-01-02', '[1]');
+             UPDATE t SET more = NULL; UPDATE t SET id = 2; DELETE FROM t",
+        )
+        .await;
+    capture.run_until_latest();
+    let found = kafka::committed(brokers, &back);
+    let found: Vec<Value> =
+        found.iter().map(|record| serde_json::from_slice(record.payload.as_deref().unwrap()).unwrap()).collect();
+    let row = |id: i64, op: &str, more: Value| {
+        json!({"id": id, "at": "2026-01-02T03:04:05.678901Z", "tz": "2026-01-02T01:04:05Z", "day": "2026-01-02", "more": more,
+               "op": op, "has_place": true})
+    };
+    let gone = |id: i64| json!({"id": id, "at": null, "tz": null, "day": null, "more": null, "op": "d", "has_place": true});
+    // The change of the key is a delete and a new row.
+    assert_eq!(found, [row(1, "c", json!("[1]")), row(1, "u", Value::Null), gone(1), row(2, "c", Value::Null), gone(2)]);
+    kafka::remove(brokers, &back).await;
+    capture.gone().await;
+}
+
 /// A record as the file has it, after a look at what is left out there.
 fn shown(table: &str, record: &kafka::Record, schema: &str) -> Value {
     let json = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(Value::Null, |bytes| serde_json::from_slice(bytes).unwrap());

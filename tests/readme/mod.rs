@@ -28,7 +28,8 @@ use session::Session;
 use steps::Step;
 
 /// What the shipped queries write and a test before may have left.
-const TOPICS: [&str; 3] = ["engagement_events", "engagement_events.dlq", "engagement_from_wal"];
+const TOPICS: [&str; 3] = ["engagement_events", "engagement_events.dlq", "shop.public.content"];
+const SLOTS: [&str; 2] = ["falaj", "shop"];
 const BOARDS: [&str; 2] = ["top_content", "top_content_seconds"];
 
 #[tokio::test]
@@ -97,6 +98,14 @@ async fn clear_services() {
         ClientConfig::new().set("bootstrap.servers", needed("KAFKA_BROKERS")).create().unwrap();
     // A topic that is not there cannot be deleted, and that is all that is wanted.
     admin.delete_topics(&TOPICS, &AdminOptions::new()).await.unwrap();
+    let (postgres, connection) = tokio_postgres::connect(&needed("DATABASE_URL"), tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    postgres.batch_execute("DROP TABLE IF EXISTS public.engagement_events, public.content").await.unwrap();
+    for slot in SLOTS {
+        let drop = "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = $1";
+        postgres.execute(drop, &[&slot]).await.unwrap();
+        postgres.batch_execute(&format!("DROP PUBLICATION IF EXISTS {slot}")).await.unwrap();
+    }
     let client = redis::Client::open(needed("REDIS_URL")).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
     let keys = BOARDS.iter().flat_map(|board| [board.to_string(), format!("{{{board}}}:m")]).collect::<Vec<_>>();

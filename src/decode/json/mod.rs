@@ -47,7 +47,7 @@ mod slow;
 mod tests;
 
 use arrow::array::Int64Array;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{SchemaRef, TimeUnit};
 
 use super::rows::Rows;
 use super::{Decoded, Decoder};
@@ -73,6 +73,12 @@ impl JsonDecoder {
     pub fn new(schema: SchemaRef) -> Result<JsonDecoder> {
         let rows = Rows::new(&schema)?;
         Ok(Self { schema, rows, template: fast::Template::default(), fast: true })
+    }
+
+    /// The same for payloads in which a time may be a number of `unit`s since 1970, and a date a number of days.
+    pub(in crate::decode) fn with_numbers_as_times(mut self, unit: TimeUnit) -> Self {
+        self.rows.columns.iter_mut().for_each(|column| column.take_numbers_as_times(unit));
+        self
     }
 
     /// Adds the row of the payload `bytes[from..]`, or nothing.

@@ -89,9 +89,15 @@ enum Cells {
         scale: i8,
         values: Vec<i128>,
     },
-    Date(Vec<i32>),
+    Date {
+        /// Whether a number is a number of days.
+        numbers: bool,
+        values: Vec<i32>,
+    },
     Time {
         unit: TimeUnit,
+        /// What a number counts, where numbers are times.
+        numbers: Option<TimeUnit>,
         last: Minute,
         values: Vec<i64>,
     },
@@ -106,7 +112,7 @@ macro_rules! each {
             Cells::Float { values: $values, .. } => $body,
             Cells::Flag($values) => $body,
             Cells::Decimal { values: $values, .. } => $body,
-            Cells::Date($values) => $body,
+            Cells::Date { values: $values, .. } => $body,
             Cells::Text($values) => $body,
         }
     };
@@ -129,8 +135,8 @@ impl Column {
             DataType::Float64 => Cells::Float { single: false, values: Vec::new() },
             DataType::Boolean => Cells::Flag(Vec::new()),
             &DataType::Decimal128(precision, scale) => Cells::Decimal { precision, scale, values: Vec::new() },
-            DataType::Date32 => Cells::Date(Vec::new()),
-            &DataType::Timestamp(unit, _) => Cells::Time { unit, last: Minute::default(), values: Vec::new() },
+            DataType::Date32 => Cells::Date { numbers: false, values: Vec::new() },
+            &DataType::Timestamp(unit, _) => Cells::Time { unit, numbers: None, last: Minute::default(), values: Vec::new() },
             DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => Cells::Text(Vec::new()),
             other => {
                 let message = format!(
@@ -142,6 +148,15 @@ impl Column {
             }
         };
         Ok(Self { field: Arc::clone(field), cells, nulls: Vec::new() })
+    }
+
+    /// From now on a number is a time, which counts `unit`s since 1970, or a date, which counts days.
+    pub(in crate::decode) fn take_numbers_as_times(&mut self, counted: TimeUnit) {
+        match &mut self.cells {
+            Cells::Time { numbers, .. } => *numbers = Some(counted),
+            Cells::Date { numbers, .. } => *numbers = true,
+            _ => {}
+        }
     }
 
     /// The column's declaration.
@@ -178,9 +193,17 @@ impl Column {
         match (&mut self.cells, value.shape) {
             (Cells::Text(views), _) => views.push(text::view(text, value.buffer, value.offset)),
             (Cells::Whole { least, most, values }, Shape::Number) => values.push(number::whole(text, *least, *most)?),
-            (Cells::Time { unit, last, values }, Shape::String) => {
+            (Cells::Time { unit, last, values, .. }, Shape::String) => {
                 let at = time::instant(text, last).map_err(Refusal::Time)?;
                 values.push(time::in_unit(at, *unit).ok_or(Refusal::Range)?);
+            }
+            (Cells::Time { unit, numbers: Some(counted), values, .. }, Shape::Number) => {
+                let at = time::of_unit(number::whole(text, i64::MIN, i64::MAX as u64)?, *counted);
+                values.push(time::in_unit(at, *unit).ok_or(Refusal::Range)?);
+            }
+            (Cells::Date { numbers: true, values }, Shape::Number) => {
+                let days = number::whole(text, i32::MIN.into(), i32::MAX as u64)?;
+                values.push(i32::try_from(days).map_err(|_| Refusal::Range)?);
             }
             (Cells::Float { single, values }, Shape::Number) => values.push(float(text, *single)?),
             (Cells::Flag(values), Shape::True | Shape::False) => values.push(value.shape == Shape::True),
@@ -189,7 +212,7 @@ impl Column {
             {
                 values.push(number::decimal(text, *precision, *scale)?);
             }
-            (Cells::Date(values), Shape::String) => {
+            (Cells::Date { values, .. }, Shape::String) => {
                 values.push(time::days(text).ok_or(Refusal::Time("is not a date such as 2026-11-23"))?);
             }
             _ => return Err(Refusal::Type),
@@ -206,7 +229,7 @@ impl Column {
                 views.push(text::view(text, buffer, offset));
             }
             Cells::Whole { least, most, values } => values.push(number::whole(text, *least, *most)?),
-            Cells::Time { unit, last, values } => {
+            Cells::Time { unit, last, values, .. } => {
                 let at = time::instant_or_utc(text, last).map_err(Refusal::Time)?;
                 values.push(time::in_unit(at, *unit).ok_or(Refusal::Range)?);
             }
@@ -225,7 +248,7 @@ impl Column {
                 values.push(number::decimal(text, *precision, *scale)?);
             }
             Cells::Decimal { .. } => return Err(Refusal::Type),
-            Cells::Date(values) => {
+            Cells::Date { values, .. } => {
                 values.push(time::days(text).ok_or(Refusal::Time("is not a date such as 2026-11-23"))?);
             }
         }
@@ -278,7 +301,7 @@ impl Column {
                 let array = Decimal128Array::new(std::mem::take(values).into(), nulls);
                 Arc::new(array.with_precision_and_scale(*precision, *scale)?)
             }
-            Cells::Date(values) => primitive::<Date32Type>(std::mem::take(values).into(), nulls),
+            Cells::Date { values, .. } => primitive::<Date32Type>(std::mem::take(values).into(), nulls),
             Cells::Time { unit, values, .. } => times(*unit, data_type, std::mem::take(values).into(), nulls),
             Cells::Text(views) => texts.array(data_type, std::mem::take(views), nulls)?,
         })

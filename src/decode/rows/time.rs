@@ -82,6 +82,18 @@ pub(in crate::decode) fn in_unit((seconds, nanos): (i64, u32), unit: TimeUnit) -
     seconds.checked_mul(per_second)?.checked_add(i64::from(nanos / per_unit))
 }
 
+/// The seconds and nanoseconds since 1970 of a number of `unit`s.
+pub(in crate::decode) fn of_unit(number: i64, unit: TimeUnit) -> (i64, u32) {
+    let per_second = match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    };
+    let nanos = number.rem_euclid(per_second) * (1_000_000_000 / per_second);
+    (number.div_euclid(per_second), nanos as u32)
+}
+
 /// The days since 1970 of `YYYY-MM-DD`.
 pub(in crate::decode) fn days(text: &[u8]) -> Option<i32> {
     let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use async_trait::async_trait;
 
-pub use self::options::KafkaSinkOptions;
+pub use self::options::{KafkaSinkOptions, written_otherwise};
 use self::rows::Shape;
 use crate::batch::{DeadLetter, Output};
 use crate::error::{Error, Kind, Result};

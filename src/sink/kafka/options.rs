@@ -56,6 +56,8 @@ impl KafkaSinkOptions {
         if upserts && key.is_none() {
             options.problem("'emit' 'update' needs the option 'key': the column by which rows replace each other");
         }
+        // Of a table that is read they are columns of the row, and no lane may write it: see [`written_otherwise`].
+        let is_debezium = is_debezium && !table.unbounded;
         let debezium = if is_debezium { debezium_column(&mut options, &table.schema, key.is_some() || upserts) } else { None };
         let partitions = made_with(&mut options, "partitions", PARTITIONS_MAX);
         let replication = made_with(&mut options, "replication", i16::MAX as u64);
@@ -78,6 +80,18 @@ impl KafkaSinkOptions {
         let (name, topic) = (table.name.clone(), table.location.clone());
         Ok(Self { table: name, topic, brokers, key: key.flatten(), upserts, debezium, partitions, replication, kafka })
     }
+}
+
+/// Why a lane cannot write `table`, though its options are right: it says how envelopes are read.
+pub fn written_otherwise(table: &TableDef) -> Option<String> {
+    let reads = table.unbounded && table.options.get("format").is_some_and(|format| format == "debezium-json");
+    reads.then(|| {
+        format!(
+            "table '{}' says how Debezium's envelopes are read; to write them, declare another table over the same topic: CREATE EXTERNAL TABLE \
+             … (_debezium VARCHAR)",
+            table.name
+        )
+    })
 }
 
 /// Without the values of `kafka.*`, which may be secrets.

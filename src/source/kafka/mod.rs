@@ -21,7 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::position::Positions;
 use crate::source::{Reader, Source, Start};
 
-pub use options::KafkaOptions;
+pub use options::{Format, KafkaOptions};
 
 use native::Consumer;
 

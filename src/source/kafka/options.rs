@@ -3,13 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use rdkafka::ClientConfig;
 
+use crate::debezium;
 use crate::error::Result;
 use crate::kafka::options::{FOR_WRITERS, wrong_settings};
 use crate::source::Start;
 use crate::source::watermark::WatermarkOptions;
-use crate::table::TableDef;
+use crate::table::{Options, TableDef};
 
 /// Settings of librdkafka that exactly-once rests on: a user cannot change them.
 const FIXED: [(&str, &str); 6] = [
@@ -42,6 +44,21 @@ const DEFAULTS: [(&str, &str); 8] = [
 const QUEUE_KIB: usize = 16 << 10;
 const QUEUE_KIB_LEAST: usize = 1 << 10;
 
+/// How a payload is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `json`: one object, which is the row.
+    Json,
+    /// `debezium-json`: the envelope of a change. With the options `changes` (`inserts`, or `all`), and `time_unit`: what numbers count
+    /// that stand for times (`us`, as Debezium's connector for Postgres has it by default; `ms`, `ns`).
+    Debezium {
+        /// Whether every change is a row, or new rows only.
+        all_changes: bool,
+        /// What numbers count.
+        time_unit: TimeUnit,
+    },
+}
+
 /// The options of a Kafka table, read and checked.
 #[derive(Clone)]
 pub struct KafkaOptions {
@@ -49,8 +66,8 @@ pub struct KafkaOptions {
     pub topic: String,
     /// `brokers`: `host:port`, several with commas.
     pub brokers: String,
-    /// `format`: how a payload is written. `json` is the only one.
-    pub format: String,
+    /// `format`: how a payload is written.
+    pub format: Format,
     /// `start`: where a lane without a checkpoint begins.
     pub start: Start,
     /// `on_lost`: whether to go on behind offsets that the broker no longer has (`go_on`), or to stop (`stop`).
@@ -68,7 +85,10 @@ impl KafkaOptions {
     pub fn from_table(table: &TableDef) -> Result<Self> {
         let mut options = table.options();
         let brokers = options.required("brokers", "localhost:9092").to_string();
-        let format = options.one_of("format", &["json"]).to_string();
+        let format = match options.one_of("format", &["json", "debezium-json"]) {
+            "json" => Format::Json,
+            _ => envelopes(&mut options, table),
+        };
         let start = match options.one_of("start", &["earliest", "latest"]) {
             "latest" => Start::Latest,
             _ => Start::Earliest,
@@ -98,7 +118,7 @@ impl KafkaOptions {
         Self {
             topic: topic.into(),
             brokers: brokers.into(),
-            format: "json".into(),
+            format: Format::Json,
             start: Start::Earliest,
             goes_on_without_lost: false,
             watermark: WatermarkOptions::default(),
@@ -146,6 +166,33 @@ impl KafkaOptions {
         let given = self.kafka.iter().find(|(given, _)| given == name).and_then(|(_, value)| value.parse().ok());
         Duration::from_millis(given.filter(|&ms| ms > 0).unwrap_or(10_000))
     }
+}
+
+fn envelopes(options: &mut Options<'_>, table: &TableDef) -> Format {
+    let all_changes = options.one_of("changes", &["inserts", "all"]) == "all";
+    let time_unit = match options.one_of("time_unit", &["us", "ms", "ns"]) {
+        "ms" => TimeUnit::Millisecond,
+        "ns" => TimeUnit::Nanosecond,
+        _ => TimeUnit::Microsecond,
+    };
+    for (name, wanted) in debezium::META {
+        let of_type = |field: &Field| match (&wanted, field.data_type()) {
+            (DataType::Utf8View, is) => matches!(is, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View),
+            (wanted, is) => std::mem::discriminant(wanted) == std::mem::discriminant(is),
+        };
+        if table.schema.field_with_name(name).is_ok_and(|field| !of_type(field)) {
+            let sql = match wanted {
+                DataType::Int64 => "BIGINT",
+                DataType::Timestamp(..) => "TIMESTAMP",
+                _ => "VARCHAR",
+            };
+            options.problem(format!("column '{name}' must be {sql}"));
+        }
+    }
+    if all_changes && table.schema.field_with_name("_op").is_err() {
+        options.problem("with 'changes' 'all' an update and a delete are rows like any other: declare the column _op VARCHAR, and filter by it");
+    }
+    Format::Debezium { all_changes, time_unit }
 }
 
 /// Without the values of `kafka.*`, which may be secrets.

@@ -31,7 +31,7 @@ const EVENT_TIME_RATE: f64 = 1000.0;
 #[derive(Clone, Args)]
 pub struct GenerateArgs {
     /// Where the events go.
-    #[arg(long, value_enum, default_value_t = To::Kafka)]
+    #[arg(long, value_enum, default_value_t = To::Postgres)]
     pub to: To,
     /// End after so many events; without it, at Ctrl-C.
     #[arg(long, value_name = "COUNT")]
@@ -78,10 +78,10 @@ pub struct GenerateArgs {
 /// Where events go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum To {
-    /// A Kafka topic, as JSON, keyed by the content.
-    Kafka,
-    /// The table `engagement_events`.
+    /// The table `engagement_events`, from whose WAL they reach the topic.
     Postgres,
+    /// A Kafka topic at once, as JSON, keyed by the content.
+    Kafka,
 }
 
 /// Without the database's URL, which may hold a password.
@@ -152,7 +152,7 @@ pub async fn run_until(args: GenerateArgs, shutdown: impl Future<Output = ()> + 
 fn no_database(to: To) -> Error {
     let text = match to {
         To::Kafka => "where is the table content? Set DATABASE_URL or --database-url, or leave it out by --no-content",
-        To::Postgres => "where is Postgres? Set DATABASE_URL or --database-url",
+        To::Postgres => "where is Postgres? Set DATABASE_URL or --database-url; --to kafka --no-content does without",
     };
     Error::new(Kind::Usage, text)
 }
@@ -180,7 +180,10 @@ impl Job {
             None => 0,
         };
         if args.to == To::Postgres && args.poison > 0.0 {
-            return Err(Error::new(Kind::Usage, "--poison breaks Kafka records; a table cannot hold a broken row"));
+            return Err(Error::new(
+                Kind::Usage,
+                "--poison breaks records of Kafka, and a table cannot hold a broken row: add --to kafka",
+            ));
         }
         let rate_per_second = args.time_rate.or(args.rate).unwrap_or(EVENT_TIME_RATE);
         let spec = EventsSpec { seed: args.seed, contents: args.contents, from_time_ns, rate_per_second, jitter_ms: JITTER_MS };

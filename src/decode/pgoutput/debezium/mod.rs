@@ -100,7 +100,8 @@ impl Envelopes {
             new.iter_mut().zip(old).filter(|(new, _)| **new == Value::Unchanged).for_each(|(new, old)| *new = *old);
         }
         let (mut old_key, mut new_key) = (std::mem::take(&mut self.old), std::mem::take(&mut self.new));
-        (old_key.clear(), new_key.clear());
+        old_key.clear();
+        new_key.clear();
         old.iter().for_each(|old| shape.write_key(old, &mut old_key));
         new.iter().for_each(|new| shape.write_key(new, &mut new_key));
         let (old, new) = (old.as_ref(), new.as_ref());

@@ -7,11 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use num_bigint::BigInt;
 
 use super::times::{clock, date, instant, interval, shown, time, time_with_zone, utc};
+use crate::debezium::UNAVAILABLE;
 use crate::decode::rows::number::is_number;
 use crate::pgoutput::RelationColumn;
-
-/// What stands for a value that Postgres has not sent, since it did not change.
-pub(super) const UNAVAILABLE: &str = "__debezium_unavailable_value";
 
 /// Postgres' own bound (MAXDIM).
 const DIMENSIONS_MAX: usize = 6;
