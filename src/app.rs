@@ -286,7 +286,7 @@ fn capture(project: &Project, run: &Run, secrets: Secrets, plans: &[LanePlan]) -
             tables.push((secrets.resolve(table)?, lanes));
         }
     }
-    Captured::new(tables, &Path::new(&project.settings().checkpoint).join("spool"), run)
+    Captured::new(tables, project.settings(), run)
 }
 
 /// The replication slots that the project's tables name.

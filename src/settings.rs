@@ -25,6 +25,8 @@ extensions_options! {
         pub memory_limit: MemoryLimit, default = MemoryLimit::default()
         /// The bound of one source's log in memory, in bytes.
         pub log_bytes_max: usize, default = 64 * 1024 * 1024
+        /// The bound of what waits on disk for slow lanes of the changes of one replication slot, in bytes; beyond, Postgres keeps them.
+        pub spool_bytes_max: u64, default = 4 << 30
         /// The bound of one epoch of a lane that does not stage, in bytes of decoded input.
         pub epoch_bytes_max: usize, default = 16 * 1024 * 1024
         /// How long a lane that has caught up rests after an epoch, in milliseconds, so that rows that come one by one share the next.

@@ -276,7 +276,8 @@ pub(super) struct Captured {
 
 impl Captured {
     /// One for each slot. `tables` are those that lanes read, each with the lanes that read it.
-    pub(super) fn new(tables: Vec<(TableDef, Vec<String>)>, folder: &Path, run: &Run) -> Result<Self> {
+    pub(super) fn new(tables: Vec<(TableDef, Vec<String>)>, settings: &Settings, run: &Run) -> Result<Self> {
+        let folder = &Path::new(&settings.checkpoint).join("spool");
         let mut slots: Vec<Vec<(PostgresOptions, Vec<String>)>> = Vec::new();
         for (def, lanes) in tables {
             let options = PostgresOptions::from_table(&def)?;
@@ -289,7 +290,7 @@ impl Captured {
             let names = tables.iter().map(|(options, _)| options.name().to_string()).collect();
             let slot = tables.first().map_or("", |(options, _)| options.slot()).to_string();
             let (share, status) = (run.memory.share("changes of", &slot), run.status.capture(&slot));
-            (Arc::new(Capture::new(tables, folder, &share, status)), names)
+            (Arc::new(Capture::new(tables, folder, settings.spool_bytes_max, &share, status)), names)
         };
         Ok(Self { captures: slots.into_iter().map(capture).collect() })
     }

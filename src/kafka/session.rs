@@ -21,6 +21,11 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(15);
 /// As long as the broker keeps a transaction open.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often it is looked whether the queue has room, and whether everything is sent. The client's own `poll` with a time spins through
+/// its last millisecond.
+const FULL_TICK: Duration = Duration::from_millis(1);
+const SENT_TICK: Duration = Duration::from_micros(250);
+
 /// The connections of one claim. All methods block.
 pub(crate) struct Session {
     place: Arc<Place>,
@@ -112,7 +117,8 @@ impl Session {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), back)) if began.elapsed() < END_TIMEOUT => {
                     record = back;
-                    self.producer.poll(Duration::from_millis(5));
+                    self.serve();
+                    std::thread::sleep(FULL_TICK);
                 }
                 Err((error, _)) => return Err(error),
             }
@@ -132,7 +138,8 @@ impl Session {
             if began.elapsed() > END_TIMEOUT {
                 return Err(KafkaError::Flush(Code::OperationTimedOut));
             }
-            self.producer.poll(Duration::from_millis(1));
+            self.serve();
+            std::thread::sleep(SENT_TICK);
         }
         let group = self.consumer.group_metadata().ok_or(KafkaError::NoMessageReceived)?;
         self.producer.send_offsets_to_transaction(&fence.offsets(&self.place.topic)?, &group, ASK_TIMEOUT)?;

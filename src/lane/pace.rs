@@ -31,7 +31,7 @@ pub struct Pace {
 }
 
 impl Pace {
-    /// Takes at most about `take_bytes_max`; rests for `linger` after work that left nothing to take.
+    /// Takes at most about `take_bytes_max`; begins work that leaves nothing to take every `linger` at most.
     pub fn new(take_bytes_max: usize, linger: Duration) -> Self {
         let take_bytes = TAKE_BYTES_FIRST.min(take_bytes_max);
         Self { take_bytes, take_bytes_max, linger, began: Instant::now(), rests_until: None, took_all: true }
@@ -44,7 +44,7 @@ impl Pace {
         }
         let segments = reader.take(self.take_bytes, wait).await?;
         self.began = Instant::now();
-        self.took_all = segments.iter().map(|segment| segment.bytes).sum::<usize>() < self.take_bytes;
+        self.took_all = !reader.has_more();
         Ok(segments)
     }
 
@@ -56,7 +56,10 @@ impl Pace {
     /// What was taken last is done.
     pub fn done(&mut self) {
         let busy = self.began.elapsed();
-        self.rests_until = self.took_all.then(|| Instant::now() + self.linger);
+        // What comes while it works waits, too: so the time counts from the beginning. A lane that works for longer leaves the
+        // processor to others for a moment.
+        let rest = self.linger.saturating_sub(busy).max(self.linger / 4);
+        self.rests_until = self.took_all.then(|| Instant::now() + rest);
         if busy > BUSY_MAX {
             self.take_bytes = (self.take_bytes / 2).max(TAKE_BYTES_LEAST).min(self.take_bytes_max);
         } else if busy < BUSY_LEAST && !self.took_all {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Capture;
 use crate::support::falaj::{self, Falaj};
+use crate::support::proxy::Proxy;
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text); INSERT INTO t VALUES (0, 'there before')";
 const COLUMNS: &str = "id BIGINT, v VARCHAR";
@@ -158,6 +159,68 @@ async fn a_quiet_table_beside_a_busy_one_does_not_keep_wal() {
     }
     assert!(least < 1 << 20, "{least} bytes of WAL are kept");
     falaj.kill();
+    capture.gone().await;
+}
+
+#[tokio::test]
+async fn a_sink_that_stalls_for_longer_than_wal_sender_timeout_loses_nothing_and_keeps_its_connection() {
+    let Some(capture) = Capture::new(TABLE, COLUMNS, "").await else { return };
+    let Capture { url, brokers, name, .. } = &capture;
+    // A server that waits a second only for its reader.
+    capture.run(&format!("CREATE ROLE {name} SUPERUSER LOGIN; ALTER ROLE {name} SET wal_sender_timeout = '1s'")).await;
+    let (_, place) = url.split_once('@').unwrap();
+    let proxy = Proxy::of_kafka(brokers);
+    proxy.open();
+    capture.write(
+        "tables",
+        &format!(
+            "SET falaj.spool_bytes_max = 1000000;
+             CREATE UNBOUNDED EXTERNAL TABLE changes ({COLUMNS}) STORED AS POSTGRES LOCATION '{name}.t'
+             OPTIONS ('url' 'postgres://{name}@{place}', 'slot' '{name}', 'publication' '{name}');
+             CREATE EXTERNAL TABLE topic ({COLUMNS}) STORED AS KAFKA LOCATION '{name}'
+             OPTIONS ('brokers' '{}', 'partitions' '1');",
+            proxy.addr()
+        ),
+    );
+    let mut falaj = capture.start();
+    falaj.wait_for_line(&["was made at"]);
+    let reader = "SELECT min(pid), coalesce((pg_current_wal_lsn() - min(sent_lsn))::bigint, 0) FROM pg_stat_replication WHERE usename = $1";
+    let deadline = std::time::Instant::now() + super::WAIT;
+    let pid = loop {
+        assert!(std::time::Instant::now() < deadline, "nobody reads the slot");
+        if let Some(pid) = capture.client.query_one(reader, &[name]).await.unwrap().get::<_, Option<i32>>(0) {
+            break pid;
+        }
+    };
+    proxy.cut();
+    for first in (1..60_000).step_by(1000) {
+        let sql = "INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series";
+        capture.run(&format!("{sql}({first}, {}) i", first + 999)).await;
+    }
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        let row = capture.client.query_one(reader, &[name]).await.unwrap();
+        assert_eq!(row.get::<_, Option<i32>>(0), Some(pid), "the connection was made again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let left: i64 = capture.client.query_one(reader, &[name]).await.unwrap().get(1);
+    assert!(left > 10_000_000, "it did not stall: {left} bytes are not sent");
+    proxy.open();
+    while capture.found().len() < 60_000 {
+        assert!(std::time::Instant::now() < deadline, "{} rows came", capture.found().len());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    let row = capture.client.query_one(reader, &[name]).await.unwrap();
+    assert_eq!(row.get::<_, Option<i32>>(0), Some(pid), "the connection was made again");
+    falaj.kill();
+    capture.run_until_latest();
+    let mut ids: Vec<_> = capture.found().iter().map(|row| row["id"].as_i64().unwrap()).collect();
+    ids.dedup();
+    assert_eq!(ids, (1..=60_000).collect::<Vec<_>>());
+    // The role goes when nobody is connected by it any more.
+    let role = name.clone();
+    let client = &capture.client;
+    client.batch_execute(&format!("ALTER ROLE {role} NOLOGIN")).await.unwrap();
     capture.gone().await;
 }
 

@@ -4,6 +4,7 @@
 mod debezium;
 mod faults;
 pub(crate) mod killed;
+mod restarted;
 mod snapshot;
 mod values;
 
@@ -62,6 +63,21 @@ impl Capture {
             ),
         );
         self.write("capture", "INSERT INTO topic SELECT * FROM changes;");
+    }
+
+    /// Connects again, after the server was killed.
+    async fn reconnect(&mut self) {
+        let deadline = Instant::now() + WAIT;
+        loop {
+            if let Ok((client, connection)) = tokio_postgres::connect(&self.url, NoTls).await {
+                tokio::spawn(connection);
+                client.batch_execute(&format!("SET search_path = {}", self.name)).await.unwrap();
+                self.client = client;
+                return;
+            }
+            assert!(Instant::now() < deadline, "Postgres does not come back");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn write(&self, file: &str, sql: &str) {

@@ -96,6 +96,15 @@ impl LogReader {
         tail.at_log_end && at.is_some_and(|at| at >= tail.read_to)
     }
 
+    /// Whether something more can be taken at once; while the lane reads by itself, which it does as long as it is behind, always.
+    pub fn has_more(&self) -> bool {
+        if self.feed.is_some() {
+            return true;
+        }
+        let state = self.shared.state.lock();
+        state.tails.iter().any(|(&partition, tail)| tail.has_next(self.positions.get(partition)))
+    }
+
     /// How many offsets lie between the lane's positions and the log ends as last heard of.
     pub fn behind(&self) -> i64 {
         let state = self.shared.state.lock();

@@ -214,6 +214,12 @@ impl Tail {
         let (_, segment) = self.segments.get(index)?;
         Some(if at > segment.span.from { Arc::new(segment.from_offset(at)) } else { Arc::clone(segment) })
     }
+
+    /// Whether there is one.
+    pub(super) fn has_next(&self, at: Option<i64>) -> bool {
+        let at = at.unwrap_or(i64::MIN);
+        self.segments.back().is_some_and(|(_, segment)| segment.span.to > at)
+    }
 }
 
 /// What a segment counts for against a bound.

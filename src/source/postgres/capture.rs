@@ -28,8 +28,6 @@ use crate::pgoutput::Relations;
 use crate::source::{Keeper, Mark};
 use crate::status::CaptureStatus;
 
-/// Changes that wait on the disk for lanes that are slow. When there are so many nothing more is received until a lane has gone on.
-const SPILL_BYTES_MAX: u64 = 4 << 30;
 /// How often a new mark is made durable, which is how far a restart goes back; and how soon Postgres hears of it.
 pub(super) const MARK_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -56,6 +54,8 @@ pub(super) struct Shared {
     pub(super) marked: Notify,
     pub(super) room: Arc<Notify>,
     pub(super) status: Arc<CaptureStatus>,
+    /// When so much waits on the disk nothing more is received until a lane has gone on.
+    spool_bytes_max: u64,
     questions: mpsc::Sender<SyncSender<Vec<i64>>>,
 }
 
@@ -80,9 +80,15 @@ pub struct Capture {
 
 impl Capture {
     /// A capture of tables that have the [same slot](PostgresOptions::same_slot), each with the lanes that will acknowledge.
-    /// Connects to nothing yet. What lies in memory counts for `memory`; in `folder` lies what does not fit into memory, and the rows
-    /// of snapshots.
-    pub fn new(tables: Vec<(PostgresOptions, Vec<String>)>, folder: &Path, memory: &Share, status: Arc<CaptureStatus>) -> Self {
+    /// Connects to nothing yet. What lies in memory counts for `memory`; in `folder` lies what does not fit into memory, up to
+    /// `spool_bytes_max`, and the rows of snapshots.
+    pub fn new(
+        tables: Vec<(PostgresOptions, Vec<String>)>,
+        folder: &Path,
+        spool_bytes_max: u64,
+        memory: &Share,
+        status: Arc<CaptureStatus>,
+    ) -> Self {
         let room = Arc::new(Notify::new());
         let table = |(options, lanes): (PostgresOptions, Vec<String>)| {
             let spool = Spool::new(folder.join(folder_name(&options)));
@@ -104,7 +110,7 @@ impl Capture {
         // Each source asks one at a time.
         let (send, receive) = mpsc::channel(tables.len().max(1) * 4);
         let (state, wake, marked) = (Mutex::default(), Notify::new(), Notify::new());
-        let shared = Shared { tables, state, wake, marked, room, status, questions: send };
+        let shared = Shared { tables, state, wake, marked, room, status, spool_bytes_max, questions: send };
         Self { shared: Arc::new(shared), questions: Mutex::new(Some(receive)) }
     }
 
@@ -146,7 +152,7 @@ impl Shared {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.tables.iter().map(|table| table.buffer.spilt_bytes()).sum::<u64>() < SPILL_BYTES_MAX
+        self.tables.iter().map(|table| table.buffer.spilt_bytes()).sum::<u64>() < self.spool_bytes_max
     }
 
     pub(super) fn stopped(&self) -> bool {

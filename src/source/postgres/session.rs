@@ -100,9 +100,10 @@ impl Thread {
         let (mut ticks, mut beats) = (tokio::time::interval(MARK_INTERVAL), tokio::time::interval(BEAT_INTERVAL));
         let mut session = Session::new();
         loop {
-            let mut taken = 0;
+            let (mut taken, has_room) = (0, shared.has_room());
             // Whatever is there, without a look at anything else in between.
-            while taken < EVENTS_MAX
+            while has_room
+                && taken < EVENTS_MAX
                 && session.rows_asked.is_none()
                 && let Some(event) = tokio::task::unconstrained(client.recv()).now_or_never()
             {
@@ -113,7 +114,7 @@ impl Thread {
             if session.rows_asked.is_some() && numbering.is_between() {
                 return Ok(session.rows_asked);
             }
-            if taken == EVENTS_MAX && shared.has_room() {
+            if taken == EVENTS_MAX && !shared.stopped() {
                 continue;
             }
             session.answer(numbering);
