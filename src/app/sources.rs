@@ -38,7 +38,10 @@ use crate::source::{Keeper, Source, Start};
 use crate::table::TableDef;
 
 /// What lies before it is at hand, undecoded.
-const CAPTURED_LOG_BYTES: usize = 16 << 20;
+const CAPTURED_LOG_BYTES: usize = 8 << 20;
+
+/// Other lanes wait for what a lane over changes writes, and rest themselves.
+const CAPTURED_LINGER_PARTS: u32 = 4;
 
 /// What the dead letters of changes have passed is not kept by Postgres any longer, and read again after a start.
 const CAPTURED_INTERVAL: Duration = Duration::from_secs(1);
@@ -107,7 +110,7 @@ impl OpenSource {
                 emit,
                 bounds: Bounds {
                     take_bytes_max: run.memory.at_most(settings.epoch_bytes_max, EPOCH_PARTS),
-                    linger: Duration::from_millis(settings.linger_ms),
+                    linger: Duration::from_millis(settings.linger_ms) / self.opened.linger_parts,
                     roll,
                     snapshot_records: settings.snapshot_records as u64,
                     records_kept: settings.records_kept,
@@ -198,6 +201,8 @@ struct Opened {
     log_bytes_max: usize,
     /// What each reader holds by itself.
     reader_bytes: usize,
+    /// Its lanes rest for this part of what the settings say.
+    linger_parts: u32,
     /// How often the positions of its dead letters' lane are worth a record.
     letters_interval: Duration,
     /// Where it comes from Kafka.
@@ -232,6 +237,7 @@ impl Opened {
                 start,
                 log_bytes_max: CAPTURED_LOG_BYTES,
                 reader_bytes: 0,
+                linger_parts: CAPTURED_LINGER_PARTS,
                 letters_interval,
                 kafka: None,
             });
@@ -262,6 +268,7 @@ impl Opened {
             start,
             log_bytes_max: usize::MAX,
             reader_bytes,
+            linger_parts: 1,
             letters_interval,
             kafka: Some(options),
         })

@@ -109,7 +109,8 @@ async fn drive(parts: &LettersParts, claimed: &AtomicU64) -> Result<()> {
         let at_end = segments.is_empty() && reader.all_at_log_end();
         let done = stopping || parts.until.as_ref().is_some_and(|ends| at_end || reader.positions().reached(ends));
         let moved = from != *reader.positions();
-        if !letters.is_empty() || (moved && (done || committed.elapsed() >= parts.commit_interval)) {
+        let is_due = || committed.elapsed() >= parts.commit_interval || parts.source.waits_for(&parts.name);
+        if !letters.is_empty() || (moved && (done || is_due())) {
             epoch += 1;
             let intent = Intent {
                 epoch,

@@ -134,6 +134,10 @@ impl Source for MemorySource {
         // What it keeps does not depend on its readers.
     }
 
+    fn waits_for(&self, _lane: &str) -> bool {
+        false // What is not acknowledged costs nothing.
+    }
+
     fn reader(&self, from: &Positions) -> Result<Box<dyn Reader>> {
         self.open(from, true)
     }

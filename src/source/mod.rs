@@ -46,6 +46,9 @@ pub trait Source: Send + Sync {
     /// start, and whenever later ones are durable. For a source that must keep what is not acknowledged.
     fn acknowledge(&self, lane: &str, positions: &Positions);
 
+    /// Whether the source holds much that only `lane` has not acknowledged yet, so that a record of its positions is worth its cost now.
+    fn waits_for(&self, lane: &str) -> bool;
+
     /// As [`Source::reader`], but over the partitions of `from` only, and no new ones.
     fn reader_of(&self, from: &Positions) -> Result<Box<dyn Reader>>;
 }

@@ -139,6 +139,27 @@ function lookupLine(lookup) {
   ]);
 }
 
+function captureLines(capture) {
+  const copied = ({ rows, rows_estimate: of, done, seconds_left: left }) =>
+    done ? `${count.format(rows)}` : `${count.format(rows)} of some ${count.format(of)}, ${duration(left * 1000)} left`;
+  const lines = [line([
+    ["slot", capture.slot],
+    ["changes", count.format(capture.changes)],
+    ["WAL behind", bytes(capture.lag_bytes)],
+    ["WAL kept", bytes(capture.retained_bytes)],
+    ["waiting", bytes(capture.waiting_bytes)],
+    ["rows copied", capture.copies.map(copied).join("; ") || "–"],
+  ])];
+  if (capture.trouble) {
+    const td = make("td", "trouble", capture.trouble);
+    td.colSpan = 6;
+    const tr = make("tr", "more");
+    tr.append(td);
+    lines.push(tr);
+  }
+  return lines;
+}
+
 function show(answer) {
   // Another process answers: what was counted before means nothing to it.
   if (answer.uptime_ms < uptime) samples.clear();
@@ -151,9 +172,11 @@ function show(answer) {
       boards.delete(name);
     }
   }
-  const { lanes, lookups } = answer.status;
+  const { lanes, lookups, captures } = answer.status;
   byId("lanes").replaceChildren(...lanes.flatMap((lane) => laneLines(lane, uptime)));
   byId("lookups").replaceChildren(...lookups.map(lookupLine));
+  byId("captures").replaceChildren(...captures.flatMap(captureLines));
+  byId("captures-section").hidden = captures.length === 0;
   byId("no-boards").hidden = boards.size > 0;
   byId("no-lanes").hidden = lanes.length > 0;
   byId("no-lookups").hidden = lookups.length > 0;

@@ -78,6 +78,16 @@ async fn the_status_has_lanes_lookups_and_boards() {
 }
 
 #[tokio::test]
+async fn prometheus_gets_what_the_status_has() {
+    let page = Page::start().await;
+    page.status.lane("top_content").used.store(5, Ordering::Relaxed);
+    let (code, head, body) = page.get("/metrics").await;
+    assert_eq!(code, 200);
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(body.contains("\nfalaj_used_rows_total{lane=\"top_content\"} 5\n"), "{body}");
+}
+
+#[tokio::test]
 async fn ready_is_when_every_lane_runs_or_is_done_and_every_lookup_is_loaded() {
     let page = Page::start().await;
     assert_eq!(page.get("/readyz").await.0, 503);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::Capture;
 use crate::support::falaj::{self, Falaj};
+use crate::support::kafka;
 use crate::support::proxy::Proxy;
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, v text); INSERT INTO t VALUES (0, 'there before')";
@@ -221,6 +222,53 @@ async fn a_sink_that_stalls_for_longer_than_wal_sender_timeout_loses_nothing_and
     let role = name.clone();
     let client = &capture.client;
     client.batch_execute(&format!("ALTER ROLE {role} NOLOGIN")).await.unwrap();
+    capture.gone().await;
+}
+
+#[tokio::test]
+async fn a_lane_that_stands_still_does_not_hold_up_another_table_of_its_slot() {
+    let table = "CREATE TABLE t (id bigint PRIMARY KEY, v text); CREATE TABLE other (id bigint PRIMARY KEY, v text)";
+    let Some(capture) = Capture::new(table, COLUMNS, "").await else { return };
+    let Capture { url, brokers, name, .. } = &capture;
+    let proxy = Proxy::of_kafka(brokers);
+    proxy.open();
+    let other = format!("{name}.other");
+    let declared = |table: &str, topic: &str, brokers: &str| {
+        format!(
+            "CREATE UNBOUNDED EXTERNAL TABLE {table}_changes ({COLUMNS}) STORED AS POSTGRES LOCATION '{name}.{table}'
+             OPTIONS ('url' '{url}', 'slot' '{name}', 'publication' '{name}');
+             CREATE EXTERNAL TABLE {table}_topic ({COLUMNS}) STORED AS KAFKA LOCATION '{topic}'
+             OPTIONS ('brokers' '{brokers}', 'partitions' '1');"
+        )
+    };
+    capture.write("tables", &(declared("t", name, &proxy.addr().to_string()) + &declared("other", &other, brokers)));
+    capture.write("capture", "INSERT INTO t_topic SELECT * FROM t_changes;");
+    capture.write("more", "INSERT INTO other_topic SELECT * FROM other_changes;");
+    let mut falaj = capture.start();
+    falaj.wait_for_line(&["was made at"]);
+    capture.run("INSERT INTO t VALUES (0, 'both sinks are open'); INSERT INTO other VALUES (0, '')").await;
+    let count = |topic: &str| kafka::committed(brokers, topic).len();
+    let deadline = std::time::Instant::now() + super::WAIT;
+    let reached = async |topic: &str, rows| {
+        while count(topic) < rows {
+            assert!(std::time::Instant::now() < deadline, "{} of {rows} rows came to {topic}", count(topic));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    reached(name, 1).await;
+    reached(&other, 1).await;
+    proxy.cut();
+    // More than fits into memory.
+    capture.run("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 40000) i").await;
+    capture.run("INSERT INTO other SELECT i, 'behind it' FROM generate_series(1, 1000) i").await;
+    reached(&other, 1001).await;
+    assert_eq!(count(name), 1);
+    proxy.open();
+    reached(name, 40_001).await;
+    let ids: Vec<_> = capture.found().iter().map(|row| row["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids, (0..=40_000).collect::<Vec<_>>());
+    falaj.kill();
+    kafka::remove(brokers, &other).await;
     capture.gone().await;
 }
 

@@ -144,6 +144,22 @@ impl Seen {
 }
 
 #[tokio::test]
+async fn a_lane_that_took_a_part_of_a_segment_knows_that_there_is_more() {
+    let source = MemorySource::new("t", 1, usize::MAX);
+    fill(&source, 0, 5_000);
+    let log = open(&source, 1, 16 << 20);
+    let mut lane = log.subscribe(Positions::default());
+    wait_for("all is decoded", || log.bytes() >= 5_000 * 16 && lane.behind() == 5_000).await;
+    let (mut seen, mut parts) = (Seen::default(), 0);
+    while seen.rows < 5_000 {
+        assert!(parts == 0 || lane.has_more(), "{} rows are left", 5_000 - seen.rows);
+        seen.add(&lane.take(4 << 10, WAIT).await.expect("no error"));
+        parts += 1;
+    }
+    assert!(parts > 5 && !lane.has_more(), "{parts} parts");
+}
+
+#[tokio::test]
 async fn a_lane_that_stands_still_does_not_hold_up_the_others_and_misses_nothing() {
     let source = MemorySource::new("t", 2, usize::MAX);
     let log = open(&source, 2, 1 << 20);

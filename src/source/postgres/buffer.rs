@@ -24,7 +24,7 @@ const POLL_PIECES: usize = 1024;
 pub(super) const PARTITION: i32 = 0;
 
 /// What lies in memory of one table; older pieces go to the spool.
-const MEMORY_BYTES_MAX: usize = 16 << 20;
+const MEMORY_BYTES_MAX: usize = 8 << 20;
 /// So much lies there however short memory is: a piece or two.
 const MEMORY_BYTES_LEAST: usize = 2 << 20;
 
@@ -179,6 +179,19 @@ impl Buffer {
         self.state.lock().next
     }
 
+    /// Whether no more fits into memory: a piece goes to the disk as soon as there is too much, so a quarter stays free for the next.
+    pub(super) fn is_full(&self) -> bool {
+        let state = self.state.lock();
+        state.bytes >= state.bound() / 4 * 3
+    }
+
+    /// Whether somebody waits for what comes: its lanes are done with all that came; or one has not begun, since the log's end is asked
+    /// for first.
+    pub(super) fn is_waited_for(&self) -> bool {
+        let state = self.state.lock();
+        state.acknowledged().is_none_or(|at| at == state.next)
+    }
+
     /// What of the stream is held in the spool.
     pub(super) fn spilt_bytes(&self) -> u64 {
         self.state.lock().spilt_bytes
@@ -209,6 +222,13 @@ impl Buffer {
         state.settle();
         drop(state);
         self.room.notify_one();
+    }
+
+    /// Whether half of what fits into memory is there, and `lane` the one that is furthest behind.
+    pub(super) fn waits_for(&self, lane: &str) -> bool {
+        let state = self.state.lock();
+        let at = state.lanes.get(lane).copied().flatten();
+        state.bytes >= state.bound() / 2 && state.lanes.iter().all(|(name, other)| name == lane || *other > at)
     }
 
     /// Before which no lane will read again; none before all have said so.
@@ -284,10 +304,13 @@ impl State {
         self.lanes.values().copied().reduce(|least, at| Some(least?.min(at?)))?
     }
 
+    fn bound(&self) -> usize {
+        MEMORY_BYTES_MAX.min(self.account.fair().max(MEMORY_BYTES_LEAST))
+    }
+
     /// The oldest pieces in memory, as many as there are too many.
     fn to_spill(&self) -> Vec<Arc<Payloads>> {
-        let bound = MEMORY_BYTES_MAX.min(self.account.fair().max(MEMORY_BYTES_LEAST));
-        let mut over = self.bytes.saturating_sub(bound);
+        let mut over = self.bytes.saturating_sub(self.bound());
         let mut spilt = Vec::new();
         for piece in &self.pieces {
             if over == 0 {

@@ -151,8 +151,14 @@ impl Shared {
         &self.tables[0].options
     }
 
+    /// Whether more is to be received: what fits into memory; and what goes to the disk, if somebody waits for what comes behind it. Else it waits where it is kept anyhow, at Postgres.
     pub(super) fn has_room(&self) -> bool {
-        self.tables.iter().map(|table| table.buffer.spilt_bytes()).sum::<u64>() < self.spool_bytes_max
+        let tables = || self.tables.iter().map(|table| &table.buffer);
+        if !tables().any(|buffer| buffer.is_full()) {
+            return true;
+        }
+        tables().any(|buffer| buffer.is_waited_for())
+            && tables().map(|buffer| buffer.spilt_bytes()).sum::<u64>() < self.spool_bytes_max
     }
 
     pub(super) fn stopped(&self) -> bool {

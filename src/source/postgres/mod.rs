@@ -106,4 +106,8 @@ impl Source for PostgresSource {
             self.shared.tables[self.table].buffer.acknowledge(lane, at);
         }
     }
+
+    fn waits_for(&self, lane: &str) -> bool {
+        self.shared.tables[self.table].buffer.waits_for(lane)
+    }
 }
