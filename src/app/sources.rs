@@ -41,7 +41,7 @@ use crate::table::TableDef;
 const CAPTURED_LOG_BYTES: usize = 8 << 20;
 
 /// Other lanes wait for what a lane over changes writes, and rest themselves.
-const CAPTURED_LINGER_PARTS: u32 = 4;
+const CAPTURED_LINGER_PARTS: u32 = 10;
 
 /// What the dead letters of changes have passed is not kept by Postgres any longer, and read again after a start.
 const CAPTURED_INTERVAL: Duration = Duration::from_secs(1);

@@ -35,8 +35,8 @@ pub(super) const PRODUCER: [(&str, &str); 9] = [
     ("enable.idempotence", "true"),
     // A transaction that nobody ends holds readers of committed records back for so long.
     ("transaction.timeout.ms", "30000"),
-    // One record waits for others no longer than this.
-    ("linger.ms", "2"),
+    // One record waits for others no longer than this; while a batch is on its way the next one grows anyhow.
+    ("linger.ms", "0.5"),
     // The bounds of what waits to be sent, however large the epoch; `send` is tried again when they are reached. The second does
     // not count headers, of which a dead letter has some 2 KiB and a row 100 bytes.
     ("queue.buffering.max.messages", "20000"),

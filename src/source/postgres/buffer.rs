@@ -24,7 +24,7 @@ const POLL_PIECES: usize = 1024;
 pub(super) const PARTITION: i32 = 0;
 
 /// What lies in memory of one table; older pieces go to the spool.
-const MEMORY_BYTES_MAX: usize = 8 << 20;
+const MEMORY_BYTES_MAX: usize = 12 << 20;
 /// So much lies there however short memory is: a piece or two.
 const MEMORY_BYTES_LEAST: usize = 2 << 20;
 

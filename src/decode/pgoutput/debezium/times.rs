@@ -31,17 +31,17 @@ pub(super) fn date(text: &str) -> Option<i64> {
 pub(super) fn time(text: &str) -> Option<i64> {
     let mut parts = text.splitn(3, ':');
     let hours: i64 = parts.next()?.parse().ok()?;
-    let minutes: i64 = parts.next()?.parse().ok()?;
-    Some((hours * 60 + minutes) * 60_000_000 + micros(parts.next()?)?)
+    let minutes: i32 = parts.next()?.parse().ok()?;
+    hours.checked_mul(60)?.checked_add(minutes.into())?.checked_mul(60_000_000)?.checked_add(micros(parts.next()?)?)
 }
 
 /// µs of `SS.ffffff`, which may have a sign.
 fn micros(text: &str) -> Option<i64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let seconds: i64 = whole.parse().ok()?;
+    let seconds: i32 = whole.parse().ok()?;
     let padded = format!("{fraction:0<6}");
     let part: i64 = padded.get(..6)?.parse().ok()?;
-    Some(seconds * 1_000_000 + if whole.starts_with('-') { -part } else { part })
+    Some(i64::from(seconds) * 1_000_000 + if whole.starts_with('-') { -part } else { part })
 }
 
 /// µs since 1970 of `YYYY-MM-DD HH:MM:SS.ffffff`, maybe with ` BC`.
@@ -82,11 +82,11 @@ pub(super) fn clock(us: i64) -> String {
 /// `12:34:56.789012+02:30`, as µs since midnight in UTC.
 pub(super) fn time_with_zone(text: &str) -> Option<i64> {
     let sign = text.rfind(['+', '-'])?;
-    let mut zone = text.get(sign + 1..)?.splitn(3, ':').map(|part| part.parse::<i64>().ok());
+    let mut zone = text.get(sign + 1..)?.splitn(3, ':').map(|part| part.parse::<i32>().ok().map(i64::from));
     let mut part = || zone.next().unwrap_or(Some(0));
     let ahead = (part()? * 3600 + part()? * 60 + part()?) * 1_000_000;
     let ahead = if text.as_bytes()[sign] == b'-' { -ahead } else { ahead };
-    Some((time(&text[..sign])? - ahead).rem_euclid(DAY_US))
+    Some(time(&text[..sign])?.checked_sub(ahead)?.rem_euclid(DAY_US))
 }
 
 /// µs of `1 year 2 mons 3 days -04:05:06.789`; a month has 30.4375 days.
@@ -97,7 +97,7 @@ pub(super) fn interval(text: &str) -> Option<i64> {
         if part.contains(':') {
             let (negative, clock) = part.strip_prefix('-').map_or((false, part), |clock| (true, clock));
             let of_day = time(clock.trim_start_matches('+'))?;
-            us = us.checked_add(if negative { -of_day } else { of_day })?;
+            us = if negative { us.checked_sub(of_day)? } else { us.checked_add(of_day)? };
             continue;
         }
         let number: i64 = part.parse().ok()?;

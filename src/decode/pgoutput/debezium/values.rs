@@ -286,17 +286,13 @@ fn write_array(rest: &mut &[u8], form: Form, dimensions: usize, to: &mut Vec<u8>
     }
     *rest = rest.strip_prefix(b"{")?;
     to.push(b'[');
+    if let Some(after) = rest.strip_prefix(b"}") {
+        *rest = after;
+        to.push(b']');
+        return Some(rest.is_empty());
+    }
     loop {
         match rest.first()? {
-            b'}' => {
-                *rest = &rest[1..];
-                to.push(b']');
-                return Some(rest.is_empty());
-            }
-            b',' => {
-                *rest = &rest[1..];
-                to.push(b',');
-            }
             b'{' => {
                 write_array(rest, form, dimensions.checked_sub(1)?, to)?;
             }
@@ -312,6 +308,16 @@ fn write_array(rest: &mut &[u8], form: Form, dimensions: usize, to: &mut Vec<u8>
                 }
                 *rest = &rest[end..];
             }
+        }
+        let (&next, after) = rest.split_first()?;
+        *rest = after;
+        match next {
+            b',' => to.push(b','),
+            b'}' => {
+                to.push(b']');
+                return Some(rest.is_empty());
+            }
+            _ => return None,
         }
     }
 }
