@@ -273,6 +273,37 @@ async fn a_lane_that_stands_still_does_not_hold_up_another_table_of_its_slot() {
 }
 
 #[tokio::test]
+async fn a_lane_that_fills_a_large_file_gets_more_than_what_fits_into_memory() {
+    let Some(capture) = Capture::new(TABLE, COLUMNS, "").await else { return };
+    let Capture { url, name, .. } = &capture;
+    capture.write(
+        "tables",
+        &format!(
+            "CREATE UNBOUNDED EXTERNAL TABLE changes ({COLUMNS}) STORED AS POSTGRES LOCATION '{name}.t'
+             OPTIONS ('url' '{url}', 'slot' '{name}', 'publication' '{name}');
+             CREATE EXTERNAL TABLE topic ({COLUMNS}) STORED AS JSON LOCATION 'files/' OPTIONS ('roll.interval' '8s');"
+        ),
+    );
+    let mut falaj = capture.start();
+    falaj.wait_for_line(&["was made at"]);
+    capture.run("INSERT INTO t SELECT i, repeat('x', 1000) FROM generate_series(1, 60000) i").await;
+    let files = || -> Vec<usize> {
+        let entries = std::fs::read_dir(capture.path("files")).into_iter().flatten().flatten();
+        let files = entries.map(|entry| entry.path()).filter(|path| path.is_file());
+        files.map(|path| std::fs::read_to_string(path).unwrap().lines().count()).collect()
+    };
+    let deadline = std::time::Instant::now() + super::WAIT;
+    while files().iter().sum::<usize>() < 60_000 {
+        assert!(std::time::Instant::now() < deadline, "{:?} rows", files());
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    // What fits into memory alone would make five.
+    assert!(files().len() <= 3, "{:?} rows", files());
+    falaj.kill();
+    capture.gone().await;
+}
+
+#[tokio::test]
 async fn capture_show_says_what_is_kept_and_drop_removes_it_once_nobody_reads_it() {
     let Some(capture) = Capture::new(TABLE, COLUMNS, "").await else { return };
     let run = |what: &str| {
@@ -322,7 +353,7 @@ async fn until_latest_goes_through_all_lanes_of_a_chain() {
     let texts = folder.filter(|entry| entry.path().is_file()).map(|entry| std::fs::read_to_string(entry.path()).unwrap());
     assert_eq!(texts.map(|text| text.lines().count()).sum::<usize>(), 1000);
     for topic in [&first, &second] {
-        crate::support::kafka::remove(brokers, topic).await;
+        kafka::remove(brokers, topic).await;
     }
     capture.gone().await;
 }

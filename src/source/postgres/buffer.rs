@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
@@ -25,6 +25,8 @@ pub(super) const PARTITION: i32 = 0;
 
 /// What lies in memory of one table; older pieces go to the spool.
 const MEMORY_BYTES_MAX: usize = 12 << 20;
+/// A lane that has not gone on for so long does not do so soon: it fills a large file, or its sink is away.
+const STUCK: Duration = Duration::from_millis(500);
 /// So much lies there however short memory is: a piece or two.
 const MEMORY_BYTES_LEAST: usize = 2 << 20;
 
@@ -48,6 +50,10 @@ struct State {
     /// Held in memory.
     bytes: usize,
     account: Account,
+    /// Up to where the table's log has read.
+    read_to: i64,
+    /// When the lanes went on last, all of them.
+    went_on: Instant,
     /// Held in the spool, but for what the snapshot put there.
     spilt_bytes: u64,
     /// Whether there was nothing more to receive when it was last looked.
@@ -85,6 +91,8 @@ impl Buffer {
             pieces: VecDeque::new(),
             bytes: 0,
             account,
+            read_to: i64::MIN,
+            went_on: Instant::now(),
             spilt_bytes: 0,
             at_end: false,
             lanes: lanes.iter().map(|lane| (lane.clone(), None)).collect(),
@@ -185,11 +193,15 @@ impl Buffer {
         state.bytes >= state.bound() / 4 * 3
     }
 
-    /// Whether somebody waits for what comes: its lanes are done with all that came; or one has not begun, since the log's end is asked
-    /// for first.
+    /// Whether its lanes have not gone on for a while: they may wait for more before they do, or for a sink.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.state.lock().went_on.elapsed() >= STUCK
+    }
+
+    /// Whether somebody waits for what comes: all that came is read; or a lane has not begun, since the log's end is asked for first.
     pub(super) fn is_waited_for(&self) -> bool {
         let state = self.state.lock();
-        state.acknowledged().is_none_or(|at| at == state.next)
+        state.read_to >= state.next || state.acknowledged().is_none()
     }
 
     /// What of the stream is held in the spool.
@@ -216,8 +228,12 @@ impl Buffer {
 
     pub(super) fn acknowledge(&self, lane: &str, at: i64) {
         let mut state = self.state.lock();
+        let before = state.acknowledged();
         let said = state.lanes.entry(lane.to_string()).or_default();
         *said = Some(said.unwrap_or(at).max(at));
+        if state.acknowledged() > before {
+            state.went_on = Instant::now();
+        }
         self.forget(&mut state);
         state.settle();
         drop(state);
@@ -253,6 +269,7 @@ impl Buffer {
     /// What there is from `from` on, as one piece; waits for it.
     pub(super) fn read(&self, from: i64, wait: Duration) -> Result<Option<Payloads>> {
         let mut state = self.state.lock();
+        state.read_to = state.read_to.max(from);
         if (!state.begun || state.next <= from) && state.failed.is_none() {
             self.news.wait_for(&mut state, wait);
         }

@@ -151,14 +151,16 @@ impl Shared {
         &self.tables[0].options
     }
 
-    /// Whether more is to be received: what fits into memory; and what goes to the disk, if somebody waits for what comes behind it. Else it waits where it is kept anyhow, at Postgres.
+    /// Whether more is to be received: what fits into memory; and more, which goes to the disk, if lanes stand still and somebody waits for
+    /// what comes behind. Else it waits where it is kept anyhow, at Postgres.
     pub(super) fn has_room(&self) -> bool {
         let tables = || self.tables.iter().map(|table| &table.buffer);
-        if !tables().any(|buffer| buffer.is_full()) {
+        let mut full = tables().filter(|buffer| buffer.is_full()).peekable();
+        if full.peek().is_none() {
             return true;
         }
-        tables().any(|buffer| buffer.is_waited_for())
-            && tables().map(|buffer| buffer.spilt_bytes()).sum::<u64>() < self.spool_bytes_max
+        let spilt: u64 = tables().map(|buffer| buffer.spilt_bytes()).sum();
+        full.all(|buffer| buffer.is_stuck()) && tables().any(|buffer| buffer.is_waited_for()) && spilt < self.spool_bytes_max
     }
 
     pub(super) fn stopped(&self) -> bool {
