@@ -217,9 +217,9 @@ mod tests {
         for line in [
             r#"falaj_records_total{lane="top \"content\""} 7"#,
             r#"falaj_lane_up{lane="top \"content\""} 0.0"#,
-            r#"falaj_latency_seconds_bucket{le="0.001",lane="top \"content\""} 0"#,
-            r#"falaj_latency_seconds_bucket{le="0.0025",lane="top \"content\""} 1"#,
-            r#"falaj_latency_seconds_bucket{le="+Inf",lane="top \"content\""} 2"#,
+            r#"falaj_latency_seconds_bucket{lane="top \"content\"",le="0.001"} 0"#,
+            r#"falaj_latency_seconds_bucket{lane="top \"content\"",le="0.0025"} 1"#,
+            r#"falaj_latency_seconds_bucket{lane="top \"content\"",le="+Inf"} 2"#,
             r#"falaj_epoch_phase_seconds_count{lane="top \"content\"",phase="apply"} 1"#,
             r#"falaj_lookup_version_total{table="content"} 3"#,
             r#"falaj_capture_retained_wal_bytes{slot="falaj"} 1048576.0"#,

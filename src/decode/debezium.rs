@@ -156,8 +156,11 @@ impl DebeziumDecoder {
 }
 
 fn parse(text: &str) -> Result<Envelope<'_>, Fault> {
-    if text.trim_ascii().is_empty() {
-        return Err(("empty", "the payload is empty; it must be one envelope".to_string()));
+    match text.trim_ascii_start().chars().next() {
+        Some('{') => {}
+        None => return Err(("empty", "the payload is empty; it must be one envelope".to_string())),
+        // An array would be taken for the fields in their order.
+        Some(_) => return Err(("not_an_object", "the payload is not a JSON object; it must be one envelope".to_string())),
     }
     serde_json::from_str(text).map_err(|why| ("syntax", format!("the payload is no envelope of Debezium's: {why}")))
 }

@@ -76,7 +76,8 @@ fn a_bad_envelope_or_row_is_dead_and_its_neighbours_go_on() {
         (r#"{"op":"c","after":{"id":"x"}}"#, "type_mismatch"),
         (r#"{"op":"c","after":{"at":1.5}}"#, "type_mismatch"),
         (r#"{"op":"c","after":{"id":1}"#, "syntax"),
-        ("[]", "syntax"),
+        ("[]", "not_an_object"),
+        ("7", "not_an_object"),
         ("", "empty"),
     ];
     for (payload, code) in bad {
