@@ -28,13 +28,14 @@ pub struct Pace {
     /// Until when it rests, because it had taken all that there was.
     rests_until: Option<Instant>,
     took_all: bool,
+    left_some: bool,
 }
 
 impl Pace {
     /// Takes at most about `take_bytes_max`; begins work that leaves nothing to take every `linger` at most.
     pub fn new(take_bytes_max: usize, linger: Duration) -> Self {
         let take_bytes = TAKE_BYTES_FIRST.min(take_bytes_max);
-        Self { take_bytes, take_bytes_max, linger, began: Instant::now(), rests_until: None, took_all: true }
+        Self { take_bytes, take_bytes_max, linger, began: Instant::now(), rests_until: None, took_all: true, left_some: false }
     }
 
     /// Rests, then takes what there is: at once, or within `wait`. Dropping the future loses nothing.
@@ -45,12 +46,13 @@ impl Pace {
         let segments = reader.take(self.take_bytes, wait).await?;
         self.began = Instant::now();
         self.took_all = !reader.has_more();
+        self.left_some = segments.iter().map(|segment| segment.bytes).sum::<usize>() >= self.take_bytes;
         Ok(segments)
     }
 
-    /// Whether more was there than what was taken last.
+    /// Whether as much was taken as may be taken at once, so that there is a backlog.
     pub fn left_some(&self) -> bool {
-        !self.took_all
+        self.left_some
     }
 
     /// What was taken last is done.
