@@ -1,6 +1,6 @@
 //! A topic of the format `debezium-json` beside what Debezium's own connector wrote of the same changes: `debezium/tables.sql` and
 //! `debezium/changes.sql` (each paragraph one transaction) gave `debezium/envelopes.jsonl`, without what differs from run to run.
-//! `scripts/wal --jobs compare` makes both anew and compares all of it.
+//! Recorded with Debezium 3.3.1.Final on Kafka Connect 4.1.2 and PostgreSQL 15.
 
 use std::collections::BTreeMap;
 
