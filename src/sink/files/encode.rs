@@ -33,8 +33,8 @@ impl HashedFile {
     }
 
     /// The file, how many bytes were written, and their XXH3-64 in hex.
-    pub(super) fn into_parts(self) -> (File, u64, String) {
-        (self.file, self.bytes, self.hash.hex())
+    fn written(&self) -> io::Result<(File, u64, String)> {
+        Ok((self.file.try_clone()?, self.bytes, self.hash.hex()))
     }
 }
 
@@ -105,15 +105,21 @@ impl Encoder {
         }
     }
 
-    /// Writes the rest, such as Parquet's footer.
-    pub(super) fn finish(self, path: &Path) -> Result<HashedFile> {
-        match self {
-            Encoder::Parquet(writer) => writer.into_inner().map_err(|cause| disk_error("finish", path, cause)),
+    /// Writes the rest, such as Parquet's footer; gives the file, its size and its hash.
+    pub(super) fn finish(self, path: &Path) -> Result<(File, u64, String)> {
+        let written = match self {
+            // Not `into_inner`: it makes a text of the disk's error, so that a full disk looks like a bug.
+            Encoder::Parquet(mut writer) => {
+                writer.finish().map_err(|cause| disk_error("finish", path, cause))?;
+                writer.inner_mut().written()
+            }
             Encoder::Json(mut writer) => {
                 writer.finish().map_err(|cause| disk_error("finish", path, cause))?;
-                writer.into_inner().into_inner().map_err(|cause| disk_error("finish", path, cause.into_error()))
+                writer.get_mut().flush().map_err(|cause| disk_error("finish", path, cause))?;
+                writer.get_ref().get_ref().written()
             }
-        }
+        };
+        written.map_err(|cause| disk_error("finish", path, cause))
     }
 }
 
@@ -128,4 +134,26 @@ fn parquet_options() -> Result<ArrowWriterOptions> {
         .build();
     // Arrow's own schema would say Utf8View to readers that do not know it; Parquet's says all that is needed.
     Ok(ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::sync::Arc;
+
+    use arrow::array::Int64Array;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_only_for_what_the_encoders_wrote_last_is_still_said_to_be_full() {
+        for format in [Format::Parquet, Format::Json] {
+            let rows = RecordBatch::try_from_iter([("n", Arc::new(Int64Array::from(vec![1])) as _)]).unwrap();
+            let path = Path::new("/dev/full");
+            let file = OpenOptions::new().write(true).open(path).unwrap();
+            let mut encoder = Encoder::new(format, rows.schema(), file, path).unwrap();
+            encoder.write(&rows, path).unwrap();
+            assert_eq!(encoder.finish(path).map(|_| ()).unwrap_err().kind(), Kind::Full, "{format:?}");
+        }
+    }
 }

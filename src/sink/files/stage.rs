@@ -173,7 +173,7 @@ impl Stage {
     }
 
     fn close(&mut self, part: Part) -> Result<()> {
-        let (file, size_bytes, hash) = part.encoder.finish(&part.path)?.into_parts();
+        let (file, size_bytes, hash) = part.encoder.finish(&part.path)?;
         failpoint::hit(&self.writer.lane, "files.closed");
         sync_file(&file, &part.path)?;
         self.done_bytes += size_bytes;
