@@ -33,7 +33,9 @@ class Envelopes(Falaj):
 def read(topic, count, alive):
     """The first records of a topic, as what a consumer parses."""
     found, parse = [], lambda text: json.loads(text) if text is not None else None
-    for record in filter(None, records(topic, alive=alive)):
+    for record in records(topic, alive=alive):
+        if record is None:  # not `not record`: a record without a value has no length
+            continue
         headers = sorted((name, parse(value)) for name, value in record.headers() or [] if name in KEY_HEADERS)
         found.append({"key": parse(record.key()), "headers": headers, "value": parse(record.value())})
         if len(found) == count:
