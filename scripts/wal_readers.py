@@ -63,9 +63,14 @@ def records(topic, first=0, alive=lambda: None):
     """The records of a topic as they come, only what is committed, and None whenever there are no more for now."""
     consumer = Consumer(CONSUMER)
     consumer.assign([TopicPartition(topic, 0, first)])
+
+    def polled():  # shortly, since Python hears no signal meanwhile; in a list, since a message without a value is as good as False
+        alive()
+        return [message for message in [consumer.poll(0.5)] if message is not None]
+
     try:
-        while True:  # short polls, since Python hears no signal meanwhile
-            message = wait_for(f"the next record of {topic}", lambda: alive() or consumer.poll(0.5), pause_s=0)
+        while True:
+            [message] = wait_for(f"the next record of {topic}", polled, pause_s=0)
             if message.error() is None:
                 yield message
             elif message.error().code() == KafkaError._PARTITION_EOF:
