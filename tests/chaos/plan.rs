@@ -79,6 +79,8 @@ impl fmt::Display for Side {
 
 /// One for each so many kills, and one at least.
 const KILLS_PER_PAUSE: usize = 10;
+/// The first of them: Kafka gives up a transaction that is open for 30 s.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
 const KILLS_PER_TERMINATE: usize = 10;
 const KILLS_PER_SIDE: [usize; 7] = [10, 50, 40, 10, 20, 20, 20];
 
@@ -90,7 +92,7 @@ impl Plan {
         let pauses = kills.div_ceil(KILLS_PER_PAUSE);
         // The second process of a pause is killed, too.
         ends.truncate(kills.saturating_sub(pauses));
-        ends.extend((0..pauses).map(|_| End::Pause(ms(&mut dice, 100..2_500))));
+        ends.extend((0..pauses).map(|n| End::Pause(if n == 0 { LONG_PAUSE } else { ms(&mut dice, 100..2_500) })));
         ends.extend(vec![End::Terminate; kills.div_ceil(KILLS_PER_TERMINATE)]);
         ends.shuffle(&mut dice);
         let mut rounds: Vec<Round> = Vec::new();

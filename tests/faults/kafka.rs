@@ -13,7 +13,7 @@ use crate::support::proxy::Proxy;
 
 const EVENTS: usize = 20_000;
 /// How long the broker is away: longer than every time-out that a client has by itself.
-const AWAY: Duration = Duration::from_secs(15);
+const AWAY: Duration = Duration::from_secs(60);
 const LANES: [&str; 3] = ["bigquery", "top_content", "top_content_seconds"];
 
 async fn all_have_read(page: &str, records: usize) {
