@@ -30,20 +30,25 @@ const DEFAULTS: [(&str, &str); 5] = [
     ("socket.nagle.disable", "true"),
 ];
 
+/// How large a batch becomes.
+pub(super) const BATCH_BYTES: usize = 256 << 10;
+const BATCH_SIZE: &str = "262144";
+
 /// What exactly-once and our bounds rest on, for the producer.
 pub(super) const PRODUCER: [(&str, &str); 9] = [
     ("enable.idempotence", "true"),
     // A transaction that nobody ends holds readers of committed records back for so long.
     ("transaction.timeout.ms", "30000"),
-    // One record waits for others no longer than this; while a batch is on its way the next one grows anyhow.
-    ("linger.ms", "0.5"),
+    // A batch goes when it is full, or when the epoch is flushed. A record that has waited for longer makes the client spin as long as
+    // another batch is on its way.
+    ("linger.ms", "1000"),
     // The bounds of what waits to be sent, however large the epoch; `send` is tried again when they are reached. The second does
     // not count headers, of which a dead letter has some 2 KiB and a row 100 bytes.
     ("queue.buffering.max.messages", "20000"),
     ("queue.buffering.max.kbytes", "65536"),
     // Only the topic's own limit decides (whatever a source took must go to its dead letters), so batches stay well below it.
     ("message.max.bytes", "1000000000"),
-    ("batch.size", "262144"),
+    ("batch.size", BATCH_SIZE),
     ("delivery.report.only.error", "true"),
     ("statistics.interval.ms", "0"),
 ];

@@ -1,13 +1,15 @@
 //! One claim of a place: from `init_transactions` to the first error, after which a new one is made.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rdkafka::bindings as c;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
-use super::clients::{self, Consumer, Producer, Watch};
+use super::clients::{self, BATCH_BYTES, Consumer, Producer, Watch};
 use super::fence::Fence;
 use super::judge::Judge;
 use super::{ASK_TIMEOUT, Place, topic};
@@ -21,10 +23,11 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(15);
 /// As long as the broker keeps a transaction open.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How often it is looked whether the queue has room, and whether everything is sent. The client's own `poll` with a time spins through
+/// How often it is looked whether the queue has room, and how much is still to be sent. The client's own `poll` with a time spins through
 /// its last millisecond.
-const FULL_TICK: Duration = Duration::from_millis(1);
-const SENT_TICK: Duration = Duration::from_micros(250);
+const TICK: Duration = Duration::from_millis(1);
+/// A flush ends when everything is sent; after so long the client's events are served, which say what failed.
+const FLUSH_MS: i32 = 10;
 
 /// The connections of one claim. All methods block.
 pub(crate) struct Session {
@@ -33,6 +36,10 @@ pub(crate) struct Session {
     consumer: Consumer,
     producer: Producer,
     held: Option<u64>,
+    /// The epoch whose records were sent, and wait to be committed.
+    sent: Option<u64>,
+    /// Records of the open transaction, and their bytes.
+    queued: Cell<(usize, usize)>,
 }
 
 impl Session {
@@ -45,7 +52,7 @@ impl Session {
             fence.lets_in(&place)?;
         }
         let producer = clients::producer(&place, &watch)?;
-        let mut session = Self { place, watch, consumer, producer, held: None };
+        let mut session = Self { place, watch, consumer, producer, held: None, sent: None, queued: Cell::default() };
         session.claim()?;
         Ok(session)
     }
@@ -60,7 +67,9 @@ impl Session {
         let ours = Fence { incarnation: self.place.incarnation, epoch: self.held };
         if fence != Some(ours) {
             // From here on an older process that wakes and takes the producer's fence back reads that it is older.
-            self.producer.begin_transaction().and_then(|()| self.end(ours)).map_err(|error| self.error(error))?;
+            let begun = self.producer.begin_transaction().and_then(|()| self.conclude(ours));
+            let ended = begun.and_then(|()| self.producer.commit_transaction(END_TIMEOUT));
+            ended.map_err(|error| self.error(error))?;
         }
         Ok(())
     }
@@ -75,50 +84,71 @@ impl Session {
         &self.consumer
     }
 
-    /// Writes `epoch`, all or none: `fill` sends its records by [`Self::send`]. After an error the session is of no more use.
+    /// Writes `epoch`, all or none: `fill` sends its records by [`Self::send`], if [`Self::send_ahead`] has not. After an error the
+    /// session is of no more use.
     pub(crate) fn write(&mut self, epoch: u64, fill: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
-        let began = Instant::now();
-        let mut written = self.try_write(epoch, fill);
-        if let Err(error) = &written
-            && began.elapsed() >= END_TIMEOUT
-            && matches!(error.kind(), Kind::Unreachable | Kind::Fenced)
-        {
-            // The broker has ended the transaction by itself, and names it as if somebody had fenced us.
-            let sentence =
-                format!("'{}' did not take the {} of epoch {epoch} in 30 s", self.place.topic, self.place.words.many);
-            written = Err(Error::new(Kind::Unreachable, sentence).because(error.clone()));
-        }
-        match &written {
-            Ok(()) => self.held = Some(epoch),
-            // A transaction left open holds readers back until it times out, so end it if the broker can be asked.
-            Err(error) if !matches!(error.kind(), Kind::Unreachable | Kind::Fenced) => {
-                let _ = self.producer.abort_transaction(PEEK_TIMEOUT);
-            }
-            Err(_) => {}
-        }
-        written
+        self.bounded(epoch, |session| {
+            session.try_send(epoch, fill)?;
+            session.sent = None;
+            session.producer.commit_transaction(END_TIMEOUT).map_err(|error| session.error(error))?;
+            failpoint::hit(&session.place.lane, session.place.words.committed);
+            session.held = Some(epoch);
+            Ok(())
+        })
     }
 
-    fn try_write(&self, epoch: u64, fill: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+    /// Does what comes before the commit of [`Self::write`]: nobody who reads committed records sees it.
+    pub(crate) fn send_ahead(&mut self, epoch: u64, fill: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        self.bounded(epoch, |session| session.try_send(epoch, fill))
+    }
+
+    fn try_send(&mut self, epoch: u64, fill: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
+        if self.sent == Some(epoch) {
+            return Ok(());
+        }
         self.producer.begin_transaction().map_err(|error| self.error(error))?;
+        self.queued.set((0, 0));
         fill(self)?;
         let ours = Fence { incarnation: self.place.incarnation, epoch: Some(epoch) };
         failpoint::hit(&self.place.lane, self.place.words.sent);
-        self.end(ours).map_err(|error| self.error(error))?;
-        failpoint::hit(&self.place.lane, self.place.words.committed);
+        self.conclude(ours).map_err(|error| self.error(error))?;
+        self.sent = Some(epoch);
         Ok(())
+    }
+
+    fn bounded(&mut self, epoch: u64, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let began = Instant::now();
+        let error = match work(self) {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if !matches!(error.kind(), Kind::Unreachable | Kind::Fenced) {
+            // A transaction left open holds readers back until it times out, so end it if the broker can be asked.
+            let _ = self.producer.abort_transaction(PEEK_TIMEOUT);
+            return Err(error);
+        }
+        if began.elapsed() < END_TIMEOUT {
+            return Err(error);
+        }
+        // The broker has ended the transaction by itself, and names it as if somebody had fenced us.
+        let sentence =
+            format!("'{}' did not take the {} of epoch {epoch} in 30 s", self.place.topic, self.place.words.many);
+        Err(Error::new(Kind::Unreachable, sentence).because(error))
     }
 
     /// Copies a record into the producer's queue; waits while that is full.
     pub(crate) fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> KafkaResult<()> {
         let began = Instant::now();
+        let (records, bytes) = self.queued.get();
+        let of_this = record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
+        self.queued.set((records + 1, bytes + of_this));
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(Code::QueueFull), back)) if began.elapsed() < END_TIMEOUT => {
                     record = back;
                     self.serve();
-                    std::thread::sleep(FULL_TICK);
+                    std::thread::sleep(TICK);
                 }
                 Err((error, _)) => return Err(error),
             }
@@ -130,20 +160,30 @@ impl Session {
         self.producer.poll(Duration::ZERO);
     }
 
-    /// Sends the epoch with the records, and commits both.
-    fn end(&self, fence: Fence) -> KafkaResult<()> {
-        let began = Instant::now();
-        // The client's own flush looks every 100 ms only.
-        while self.producer.in_flight_count() > 0 {
-            if began.elapsed() > END_TIMEOUT {
-                return Err(KafkaError::Flush(Code::OperationTimedOut));
-            }
-            self.serve();
-            std::thread::sleep(SENT_TICK);
-        }
+    /// Waits until the records are sent, and sends the epoch after them.
+    fn conclude(&self, fence: Fence) -> KafkaResult<()> {
+        self.wait_until_sent()?;
         let group = self.consumer.group_metadata().ok_or(KafkaError::NoMessageReceived)?;
-        self.producer.send_offsets_to_transaction(&fence.offsets(&self.place.topic)?, &group, ASK_TIMEOUT)?;
-        self.producer.commit_transaction(END_TIMEOUT)
+        self.producer.send_offsets_to_transaction(&fence.offsets(&self.place.topic)?, &group, ASK_TIMEOUT)
+    }
+
+    /// A batch goes when it is full, and the last one when it is asked for: while a flush lasts, the client spins for whatever waits
+    /// behind a batch on its way.
+    fn wait_until_sent(&self) -> KafkaResult<()> {
+        let began = Instant::now();
+        let (records, bytes) = self.queued.get();
+        let few = 2 * BATCH_BYTES * records / bytes.max(1);
+        loop {
+            self.serve();
+            match usize::try_from(self.producer.in_flight_count()) {
+                Ok(0) => return Ok(()),
+                _ if began.elapsed() > END_TIMEOUT => return Err(KafkaError::Flush(Code::OperationTimedOut)),
+                Ok(waiting) if waiting > few => std::thread::sleep(TICK),
+                // The wrapper's own flush looks every 100 ms only.
+                // SAFETY: the client is alive, and the call keeps nothing of it.
+                _ => drop(unsafe { c::rd_kafka_flush(self.producer.client().native_ptr(), FLUSH_MS) }),
+            }
+        }
     }
 
     /// What an error of the connections means.

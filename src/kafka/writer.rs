@@ -64,6 +64,24 @@ impl Transactions {
         }
     }
 
+    /// Sends what [`Self::write`] will commit; `attempt` does it by [`Session::send_ahead`]. What fails here and may be tried again is
+    /// done by `write`.
+    pub(crate) async fn send_ahead<Fut>(&mut self, epoch: u64, attempt: impl FnOnce(Box<Session>) -> Fut) -> Result<()>
+    where
+        Fut: Future<Output = Result<Box<Session>>>,
+    {
+        // A new claim belongs to `write`, which looks what is held.
+        let Some(session) = self.session.take_if(|session| session.held().is_none_or(|held| held < epoch)) else { return Ok(()) };
+        match attempt(session).await {
+            Ok(session) => self.session = Some(session),
+            Err(error) if matches!(error.kind(), Kind::Unreachable | Kind::Fenced) => {
+                tracing::debug!(epoch, error = error.chain(), "Kafka: could not send ahead");
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     /// The claim as it stands, or a new one.
     async fn session(&mut self) -> Result<Box<Session>> {
         if let Some(session) = self.session.take() {

@@ -132,7 +132,9 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
         Some(intent) => intent.positions.clone(),
         None => blocking_start(&parts.source, parts.start).await?,
     };
-    let mut open = Open { log, sink, dead: None, positions, epoch: recovered.committed };
+    // A lane with state acknowledges by its snapshots, and a sink that stages would show the same bytes again.
+    let commits_late = matches!(parts.plan.work, Work::Rows(_)) && !sink.stages();
+    let mut open = Open { log, sink, dead: None, positions, epoch: recovered.committed, commits_late, owed: None };
     // Nobody sees a file before it rolls, so its lane leaves the processor to those that are waited for.
     let linger = if parts.bounds.roll.is_some() { ROLL_LINGER } else { parts.bounds.linger };
     let mut pace = Pace::new(parts.bounds.take_bytes_max, linger);
@@ -155,6 +157,7 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
                     }
                 }
             }
+            rows::settle(parts, &mut open).await?;
             tell_sink(&mut open, &reader, ends.as_ref()).await
         }
         Work::Windows(windows) => {

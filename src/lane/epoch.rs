@@ -1,4 +1,7 @@
 //! The protocol of an epoch, once for every kind of lane: stage, intent, apply, dead letters, commit.
+//!
+//! Of a lane that [commits late](Open::commits_late) the commit is in the record of the next intent, or alone when there is nothing
+//! more to take: one fsync less for each epoch.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -13,7 +16,7 @@ use crate::dead::DeadLetters;
 use crate::error::Result;
 use crate::failpoint;
 use crate::position::{Positions, Span};
-use crate::sink::{Applied, Sink};
+use crate::sink::{Applied, Sink, Staged};
 use crate::status::Phase;
 
 /// What a lane holds while it runs: all of it is dropped and made anew after an error.
@@ -28,6 +31,16 @@ pub struct Open {
     pub positions: Positions,
     /// The last epoch.
     pub epoch: u64,
+    /// Whether a commit may wait for the next intent. After a crash the epoch is done again, so the sink must tell what it holds.
+    pub commits_late: bool,
+    /// The last epoch, while its commit waits.
+    pub owed: Option<Owed>,
+}
+
+/// An epoch that is applied, and whose commit is still to be written.
+pub struct Owed {
+    epoch: u64,
+    staged: Vec<Staged>,
 }
 
 /// What an epoch has taken so far.
@@ -87,26 +100,43 @@ impl Open {
             parts.status.record_phase(Phase::Plan, began.elapsed());
         }
         intent.letters = taken.letters.len() as u64;
-        let staging = Instant::now();
         if self.sink.stages() {
             failpoint::hit(name, "seal.before");
+            let staging = Instant::now();
             intent.staged = self.sink.seal(intent.epoch).await?;
             parts.status.record_phase(Phase::Stage, staging.elapsed());
+            failpoint::hit(name, "intent.before");
+            decide(parts, &mut self.log, self.owed.as_ref(), &intent).await?;
+        } else {
+            // What a sink sends ahead nobody sees before `apply`, so it need not wait for the intent.
+            failpoint::hit(name, "intent.before");
+            let send = send(parts, self.sink.as_mut(), intent.epoch, outputs);
+            let (decided, sent) = tokio::join!(decide(parts, &mut self.log, self.owed.as_ref(), &intent), send);
+            decided.and(sent)?;
         }
-        failpoint::hit(name, "intent.before");
-        let deciding = Instant::now();
-        self.log.append(vec![Entry::Intent(intent.clone())]).await?;
-        parts.status.record_phase(Phase::Intent, deciding.elapsed());
+        let decided = Instant::now();
         failpoint::hit(name, "intent.after");
-        self.redo(parts, intent, outputs, taken).await
+        if let Some(owed) = self.owed.take() {
+            self.settled(parts, owed).await?;
+        }
+        self.publish(parts, intent, taken, decided).await
     }
 
-    /// The part of an epoch after its intent: also what finishes one that a crash left between intent and commit.
+    /// Finishes an epoch that a crash left between intent and commit; `outputs` as for [`Self::finish`].
     pub async fn redo(&mut self, parts: &LaneParts, intent: Intent, outputs: Vec<Output>, taken: Taken) -> Result<()> {
+        let began = Instant::now();
+        if !self.sink.stages() {
+            let send = send(parts, self.sink.as_mut(), intent.epoch, outputs);
+            while_claimed(&self.log, began, send).await?;
+        }
+        self.publish(parts, intent, taken, Instant::now()).await
+    }
+
+    /// The part of an epoch after its intent. The claim was seen to be ours at `claimed`.
+    async fn publish(&mut self, parts: &LaneParts, intent: Intent, taken: Taken, claimed: Instant) -> Result<()> {
         let applying = Instant::now();
-        let stages = self.sink.stages();
-        let applied = while_claimed(&self.log, apply(self.sink.as_mut(), &intent, outputs)).await?;
-        if stages || applied.rows > 0 {
+        let applied = while_claimed(&self.log, claimed, self.sink.apply(intent.epoch, &intent.staged)).await?;
+        if self.sink.stages() || applied.rows > 0 {
             parts.status.record_phase(Phase::Apply, applying.elapsed());
         }
         failpoint::hit(&parts.plan.name, "apply.after");
@@ -123,13 +153,12 @@ impl Open {
             self.bury(parts, intent.epoch, &letters).await?;
             failpoint::hit(&parts.plan.name, "letters.after");
         }
-        let committing = Instant::now();
-        self.log.append(vec![Entry::Commit { epoch: intent.epoch }]).await?;
-        status.record_phase(Phase::Commit, committing.elapsed());
-        failpoint::hit(&parts.plan.name, "commit.after");
-        self.sink.committed(intent.epoch, &intent.staged).await?;
         self.epoch = intent.epoch;
         self.positions = intent.positions;
+        self.owed = Some(Owed { epoch: intent.epoch, staged: intent.staged });
+        if !self.commits_late {
+            self.settle(parts).await?;
+        }
 
         let add = |counter: &std::sync::atomic::AtomicU64, amount| counter.fetch_add(amount, Ordering::Relaxed);
         add(&status.records, taken.records);
@@ -150,6 +179,20 @@ impl Open {
         Ok(())
     }
 
+    /// Writes the commit of the last epoch, if it waits.
+    pub async fn settle(&mut self, parts: &LaneParts) -> Result<()> {
+        let Some(owed) = self.owed.take() else { return Ok(()) };
+        let committing = Instant::now();
+        self.log.append(vec![Entry::Commit { epoch: owed.epoch }]).await?;
+        parts.status.record_phase(Phase::Commit, committing.elapsed());
+        self.settled(parts, owed).await
+    }
+
+    async fn settled(&mut self, parts: &LaneParts, owed: Owed) -> Result<()> {
+        failpoint::hit(&parts.plan.name, "commit.after");
+        self.sink.committed(owed.epoch, &owed.staged).await
+    }
+
     async fn bury(&mut self, parts: &LaneParts, epoch: u64, letters: &[DeadLetter]) -> Result<()> {
         let mut dead = match self.dead.take() {
             Some(dead) => dead,
@@ -165,17 +208,25 @@ impl Open {
     }
 }
 
-/// Makes an epoch visible: what is staged, or `outputs` for a sink that does not stage.
-async fn apply(sink: &mut dyn Sink, intent: &Intent, outputs: Vec<Output>) -> Result<Applied> {
-    if sink.stages() {
-        return sink.apply(intent.epoch, &intent.staged).await;
-    }
+/// Writes the intent, and with it the commit that waits for it.
+async fn decide(parts: &LaneParts, log: &mut LaneLog, owed: Option<&Owed>, intent: &Intent) -> Result<()> {
+    let deciding = Instant::now();
+    let commit = owed.map(|owed| Entry::Commit { epoch: owed.epoch });
+    log.append(commit.into_iter().chain([Entry::Intent(intent.clone())]).collect()).await?;
+    parts.status.record_phase(Phase::Intent, deciding.elapsed());
+    Ok(())
+}
+
+/// Hands `outputs` to a sink that does not stage, up to where `apply` makes them visible.
+async fn send(parts: &LaneParts, sink: &mut dyn Sink, epoch: u64, outputs: Vec<Output>) -> Result<()> {
     if outputs.is_empty() {
-        return Ok(Applied::default());
+        return Ok(());
     }
+    let sending = Instant::now();
     for output in outputs {
-        sink.write(intent.epoch, output).await?;
+        sink.write(epoch, output).await?;
     }
-    sink.seal(intent.epoch).await?;
-    sink.apply(intent.epoch, &[]).await
+    sink.seal(epoch).await?;
+    parts.status.record_phase(Phase::Stage, sending.elapsed());
+    Ok(())
 }

@@ -9,11 +9,11 @@ use crate::error::Result;
 /// How often the claim is looked at while something is applied. Nothing is sent after a longer pause before it was looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Runs `work` for as long as the claim of `log` is the newest; `Err(Fenced)` when it is not, and `work` is dropped.
-pub(super) async fn while_claimed<T>(log: &LaneLog, work: impl Future<Output = Result<T>>) -> Result<T> {
+/// Runs `work` for as long as the claim of `log` is the newest, as it was `looked`; `Err(Fenced)` when it is not, and `work` is
+/// dropped.
+pub(super) async fn while_claimed<T>(log: &LaneLog, mut looked: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut work = pin!(work);
     loop {
-        let looked = Instant::now();
         let mut timer = pin!(tokio::time::sleep(LOOK_INTERVAL));
         let worked = std::future::poll_fn(|cx| {
             // The clock is asked first: after a pause what has arrived meanwhile must wait until the claim was looked at.
@@ -24,7 +24,11 @@ pub(super) async fn while_claimed<T>(log: &LaneLog, work: impl Future<Output = R
         });
         match worked.await {
             Some(done) => return done,
-            None => log.check_claim().await?,
+            None => {
+                let now = Instant::now();
+                log.check_claim().await?;
+                looked = now;
+            }
         }
     }
 }
@@ -45,9 +49,9 @@ mod tests {
         let clock = Clock::system();
         let claim = || LaneLog::claim(store.clone(), "lineage", "lane", &clock, Needs::LastEpoch, 16);
         let (log, _) = claim().await.unwrap();
-        assert_eq!(while_claimed(&log, async { Ok(5) }).await.unwrap(), 5);
+        assert_eq!(while_claimed(&log, Instant::now(), async { Ok(5) }).await.unwrap(), 5);
         let (_newer, _) = claim().await.unwrap();
-        let error = while_claimed(&log, std::future::pending::<Result<()>>()).await.unwrap_err();
+        let error = while_claimed(&log, Instant::now(), std::future::pending::<Result<()>>()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Fenced);
         assert!(error.to_string().contains("another process has claimed lane 'lane'"), "{error}");
     }

@@ -133,6 +133,7 @@ pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut
     let mut segments = pace.take(reader, WAIT).await?;
     parts.status.lag.store(reader.behind(), Ordering::Relaxed);
     if segments.is_empty() {
+        settle(parts, open).await?;
         return Ok(false);
     }
     let (epoch, now_ns, began) = (open.epoch + 1, parts.clock.now_ns(), Instant::now());
@@ -168,11 +169,22 @@ pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut
         event_times_ns: BTreeMap::new(),
         ..Intent::default()
     };
+    let before = open.positions.clone();
     open.finish(parts, intent, kept, taken).await?;
     open.log.needs_only_the_last();
-    parts.source.acknowledge(&parts.plan.name, &open.positions);
+    let committed = if open.owed.is_some() { &before } else { &open.positions };
+    parts.source.acknowledge(&parts.plan.name, committed);
     pace.done();
     Ok(true)
+}
+
+/// Commits the last epoch, if that waits: to be called when there is nothing more to take.
+pub async fn settle(parts: &LaneParts, open: &mut Open) -> Result<()> {
+    if open.owed.is_some() {
+        open.settle(parts).await?;
+        parts.source.acknowledge(&parts.plan.name, &open.positions);
+    }
+    Ok(())
 }
 
 /// Finishes an epoch that was left open. What was staged is published as it is; its rows are only read again for letters.
@@ -189,5 +201,6 @@ pub async fn redo(parts: &LaneParts, leaf: &Leaf, open: &mut Open, intent: Inten
         }
     }
     let kept = if open.sink.stages() { Vec::new() } else { kept };
-    open.redo(parts, intent, kept, taken).await
+    open.redo(parts, intent, kept, taken).await?;
+    settle(parts, open).await
 }

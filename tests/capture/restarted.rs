@@ -6,13 +6,18 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use parquet::record::Field;
 use rand::{Rng, SeedableRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
 use super::Capture;
+use crate::end_to_end::found;
 
 const TABLE: &str = "CREATE TABLE t (id bigint PRIMARY KEY, content_id text, at timestamptz NOT NULL DEFAULT now(), v text)";
 const COLUMNS: &str = "id BIGINT, content_id VARCHAR, at TIMESTAMP, v VARCHAR";
+
+/// A change's `id`, its letter, and `v`.
+type Change = (i64, Option<String>, Option<String>);
 
 fn number(variable: &str, default: u64) -> u64 {
     std::env::var(variable).map_or(default, |text| text.parse().unwrap())
@@ -65,7 +70,7 @@ fn queries(capture: &Capture) {
              OPTIONS ('url' '{url}', 'slot' '{name}', 'publication' '{name}', 'changes' 'all');
              CREATE UNBOUNDED EXTERNAL TABLE topic ({COLUMNS}, op VARCHAR) STORED AS KAFKA LOCATION '{name}'
              OPTIONS ('brokers' '{brokers}', 'partitions' '1', 'watermark.column' 'at', 'watermark.delay' '10m');
-             CREATE EXTERNAL TABLE files (id BIGINT, op VARCHAR, v VARCHAR) STORED AS JSON LOCATION 'files/'
+             CREATE EXTERNAL TABLE files (id BIGINT, op VARCHAR, v VARCHAR) STORED AS PARQUET LOCATION 'files/'
              OPTIONS ('roll.interval' '1s');
              CREATE EXTERNAL TABLE board (content_id VARCHAR, rows BIGINT) STORED AS REDIS LOCATION '{name}'
              OPTIONS ('url' '{redis}', 'type' 'zset', 'member' 'content_id', 'score' 'rows', 'ttl' '1h');"
@@ -127,8 +132,7 @@ async fn each_change_is_in_the_topic_once_and_the_board_and_the_files_are_right_
     assert!(found == truth, "the order differs");
     assert!(began.elapsed() < Duration::from_secs(3000), "the board's window of an hour must hold all of it");
     assert_eq!(board(&capture).await, counted(&truth), "the board");
-    let mut files = files(&capture);
-    let mut expected = truth.clone();
+    let (mut files, mut expected) = (files(&capture), with_values(&truth));
     files.sort_unstable();
     expected.sort_unstable();
     assert!(files == expected, "the files: {} rows of {}", files.len(), expected.len());
@@ -152,12 +156,38 @@ async fn board(capture: &Capture) -> BTreeMap<String, i64> {
     found.into_iter().map(|(member, score)| (member, score as i64)).collect()
 }
 
-fn files(capture: &Capture) -> Vec<(String, i64)> {
+/// The changes with the value of each: what is left of a deleted row is its key.
+fn with_values(truth: &[(String, i64)]) -> Vec<Change> {
+    let mut values: BTreeMap<i64, String> = BTreeMap::new();
+    let changes = truth.iter().map(|(op, id)| {
+        let value = match op.as_str() {
+            "c" => Some("v".to_string()),
+            "u" => values.get(id).map(|value| format!("{value}u")),
+            _ => None,
+        };
+        match &value {
+            Some(value) => drop(values.insert(*id, value.clone())),
+            None => drop(values.remove(id)),
+        }
+        (*id, Some(op.clone()), value)
+    });
+    changes.collect()
+}
+
+fn files(capture: &Capture) -> Vec<Change> {
     let mut rows = Vec::new();
-    for entry in std::fs::read_dir(capture.path("files")).unwrap().flatten().filter(|entry| entry.path().is_file()) {
-        for line in std::fs::read_to_string(entry.path()).unwrap().lines() {
-            let row: serde_json::Value = serde_json::from_str(line).unwrap();
-            rows.push((row["op"].as_str().unwrap().to_string(), row["id"].as_i64().unwrap()));
+    for path in found::files(&capture.path("files"), "parquet") {
+        for columns in found::parquet(&path) {
+            let mut row = (0, None, None);
+            for (name, field) in columns {
+                match (name.as_str(), field) {
+                    ("id", Field::Long(id)) => row.0 = id,
+                    ("op", Field::Str(op)) => row.1 = Some(op),
+                    ("v", Field::Str(value)) => row.2 = Some(value),
+                    _ => {}
+                }
+            }
+            rows.push(row);
         }
     }
     rows

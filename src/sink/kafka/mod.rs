@@ -53,6 +53,12 @@ struct Taken {
     bytes: usize,
 }
 
+impl Taken {
+    fn rows(&self) -> u64 {
+        self.outputs.iter().map(Output::num_rows).sum::<usize>().saturating_sub(self.refused.len()) as u64
+    }
+}
+
 impl KafkaSink {
     /// A sink over these options. Connects to nothing.
     pub fn new(options: KafkaSinkOptions) -> Self {
@@ -99,6 +105,12 @@ impl KafkaSink {
         }
     }
 
+    /// What `epoch` has for the topic; `None`: nothing.
+    fn outputs(&self, epoch: u64) -> Option<Arc<[Output]>> {
+        // Columns are shared, so that this copies some pointers.
+        (epoch == self.open.epoch && self.open.rows() > 0).then(|| self.open.outputs.as_slice().into())
+    }
+
     fn told(&self, error: Error) -> Error {
         error.at(format!("table '{}'", self.options.table))
     }
@@ -141,7 +153,13 @@ impl Sink for KafkaSink {
         self.open.bytes as u64
     }
 
-    async fn seal(&mut self, _epoch: u64) -> Result<Vec<Staged>> {
+    /// Sends the records already, in a transaction that `apply` commits.
+    async fn seal(&mut self, epoch: u64) -> Result<Vec<Staged>> {
+        if let Some(outputs) = self.outputs(epoch) {
+            let shape = Arc::clone(&self.shape);
+            let attempt = |session| transaction(session, move |session| session.send_ahead(epoch, |to| shape.send_all(to, &outputs)));
+            self.transactions.send_ahead(epoch, attempt).await.map_err(|error| self.told(error))?;
+        }
         Ok(Vec::new())
     }
 
@@ -149,32 +167,33 @@ impl Sink for KafkaSink {
         if epoch != self.open.epoch {
             return Ok(Applied::default()); // Nothing was written in this epoch.
         }
-        // Columns are shared, so that this copies some pointers.
-        let (refused, outputs) = (self.open.refused.clone(), Arc::<[Output]>::from(self.open.outputs.as_slice()));
-        let rows = self.open.outputs.iter().map(Output::num_rows).sum::<usize>().saturating_sub(refused.len()) as u64;
-        if rows == 0 {
-            return Ok(Applied { refused, ..Applied::default() });
+        let mut applied = Applied { refused: self.open.refused.clone(), ..Applied::default() };
+        if let Some(outputs) = self.outputs(epoch) {
+            let attempt = |session| {
+                let (shape, outputs) = (Arc::clone(&self.shape), Arc::clone(&outputs));
+                transaction(session, move |session| session.write(epoch, |to| shape.send_all(to, &outputs)))
+            };
+            let written = self.transactions.write(epoch, attempt).await;
+            let written = written.map_err(|error| error.at(format!("table '{}'", self.options.table)))?;
+            applied.rows = if written.held_before { 0 } else { self.open.rows() };
+            applied.retries = written.retries;
         }
-        let attempt = |session| transaction(Arc::clone(&self.shape), session, epoch, Arc::clone(&outputs));
-        let written = self.transactions.write(epoch, attempt).await;
-        let written = written.map_err(|error| error.at(format!("table '{}'", self.options.table)))?;
-        let rows = if written.held_before { 0 } else { rows };
-        Ok(Applied { rows, refused, retries: written.retries })
+        self.open = Taken::default();
+        self.account.try_set(0)?;
+        Ok(applied)
     }
 
     async fn committed(&mut self, _epoch: u64, _staged: &[Staged]) -> Result<()> {
-        self.open = Taken::default();
-        self.account.try_set(0)
+        Ok(())
     }
 }
 
-/// Writes `outputs` in one transaction, on a thread that may block.
-async fn transaction(shape: Arc<Shape>, mut session: Box<Session>, epoch: u64, outputs: Arc<[Output]>) -> Result<Box<Session>> {
-    blocking(move || {
-        session.write(epoch, |session| shape.send_all(session, &outputs).map(|_| ()))?;
-        Ok(session)
-    })
-    .await
+/// Does `work` on a thread that may block, and gives the session back.
+async fn transaction<F>(mut session: Box<Session>, work: F) -> Result<Box<Session>>
+where
+    F: FnOnce(&mut Session) -> Result<()> + Send + 'static,
+{
+    blocking(move || work(&mut session).map(|()| session)).await
 }
 
 /// What the columns of an output hold. Long texts are counted by their length: they lie in buffers that are shared.

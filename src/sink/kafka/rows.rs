@@ -27,28 +27,28 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    /// Hands every row of `outputs`, in order, to the producer's queue. Returns how many records there are.
-    pub(super) fn send_all(&self, session: &Session, outputs: &[Output]) -> Result<u64> {
-        let mut sent = 0;
+    /// Hands every row of `outputs`, in order, to the producer's queue.
+    pub(super) fn send_all(&self, session: &Session, outputs: &[Output]) -> Result<()> {
         for output in outputs {
-            sent += match output {
+            match output {
                 Output::Rows { rows, ids } => self.send_rows(session, rows, Some(ids))?,
                 Output::Board(rows) => self.send_rows(session, rows, None)?,
                 // First what left: a key that left one window and is new in another must stay.
                 Output::Changes { upserts, deletes } => {
-                    self.send_tombstones(session, deletes)? + self.send_rows(session, upserts, None)?
+                    self.send_tombstones(session, deletes)?;
+                    self.send_rows(session, upserts, None)?;
                 }
-            };
+            }
         }
-        Ok(sent)
+        Ok(())
     }
 
-    fn send_rows(&self, session: &Session, rows: &RecordBatch, ids: Option<&RowIds>) -> Result<u64> {
+    fn send_rows(&self, session: &Session, rows: &RecordBatch, ids: Option<&RowIds>) -> Result<()> {
         if let Some(column) = self.debezium {
             return self.send_debezium(session, &cells::texts(rows.column(column))?, ids);
         }
         let keys = self.keys(rows)?;
-        let (mut sent, mut id) = (0, String::new());
+        let mut id = String::new();
         json::each_object(rows, None, |row, object| {
             let key = keys.as_ref().and_then(|keys| cells::text(keys, row));
             if self.upserts && key.is_none() {
@@ -62,17 +62,15 @@ impl Shape {
                 record.headers = Some(OwnedHeaders::new_with_capacity(1).insert(Header { key: ID, value: Some(&id) }));
             }
             session.send(record).map_err(|error| session.error(error))?;
-            sent += 1;
             if row % SERVE_EVERY == 0 {
                 session.serve();
             }
             Ok(())
-        })?;
-        Ok(sent)
+        })
     }
 
-    fn send_debezium(&self, session: &Session, texts: &StringArray, ids: Option<&RowIds>) -> Result<u64> {
-        let (mut sent, mut id) = (0, String::new());
+    fn send_debezium(&self, session: &Session, texts: &StringArray, ids: Option<&RowIds>) -> Result<()> {
+        let mut id = String::new();
         for row in 0..texts.len() {
             for Record { key, value, header } in cells::text(texts, row).into_iter().flat_map(debezium::records) {
                 let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic);
@@ -88,24 +86,21 @@ impl Shape {
                 }
                 record.headers = Some(headers);
                 session.send(record).map_err(|error| session.error(error))?;
-                sent += 1;
             }
             if row % SERVE_EVERY == 0 {
                 session.serve();
             }
         }
-        Ok(sent)
+        Ok(())
     }
 
-    fn send_tombstones(&self, session: &Session, rows: &RecordBatch) -> Result<u64> {
-        let mut sent = 0;
+    fn send_tombstones(&self, session: &Session, rows: &RecordBatch) -> Result<()> {
         for key in self.keys(rows)?.iter().flatten().flatten() {
             let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic);
             record.key = Some(key.as_bytes());
             session.send(record).map_err(|error| session.error(error))?;
-            sent += 1;
         }
-        Ok(sent)
+        Ok(())
     }
 
     fn keys(&self, rows: &RecordBatch) -> Result<Option<StringArray>> {
