@@ -100,26 +100,25 @@ impl Open {
             parts.status.record_phase(Phase::Plan, began.elapsed());
         }
         intent.letters = taken.letters.len() as u64;
-        if self.sink.stages() {
+        let claimed = if self.sink.stages() {
             failpoint::hit(name, "seal.before");
             let staging = Instant::now();
             intent.staged = self.sink.seal(intent.epoch).await?;
             parts.status.record_phase(Phase::Stage, staging.elapsed());
             failpoint::hit(name, "intent.before");
-            decide(parts, &mut self.log, self.owed.as_ref(), &intent).await?;
+            decide(parts, &mut self.log, self.owed.as_ref(), &intent).await?
         } else {
             // What a sink sends ahead nobody sees before `apply`, so it need not wait for the intent.
             failpoint::hit(name, "intent.before");
             let send = send(parts, self.sink.as_mut(), intent.epoch, outputs);
-            let (decided, sent) = tokio::join!(decide(parts, &mut self.log, self.owed.as_ref(), &intent), send);
-            decided.and(sent)?;
-        }
-        let decided = Instant::now();
+            let (claimed, sent) = tokio::join!(decide(parts, &mut self.log, self.owed.as_ref(), &intent), send);
+            sent.and(claimed)?
+        };
         failpoint::hit(name, "intent.after");
         if let Some(owed) = self.owed.take() {
             self.settled(parts, owed).await?;
         }
-        self.publish(parts, intent, taken, decided).await
+        self.publish(parts, intent, taken, claimed).await
     }
 
     /// Finishes an epoch that a crash left between intent and commit; `outputs` as for [`Self::finish`].
@@ -129,7 +128,7 @@ impl Open {
             let send = send(parts, self.sink.as_mut(), intent.epoch, outputs);
             while_claimed(&self.log, began, send).await?;
         }
-        self.publish(parts, intent, taken, Instant::now()).await
+        self.publish(parts, intent, taken, began).await
     }
 
     /// The part of an epoch after its intent. The claim was seen to be ours at `claimed`.
@@ -208,13 +207,13 @@ impl Open {
     }
 }
 
-/// Writes the intent, and with it the commit that waits for it.
-async fn decide(parts: &LaneParts, log: &mut LaneLog, owed: Option<&Owed>, intent: &Intent) -> Result<()> {
+/// Writes the intent, and with it the commit that waits for it. Gives a time at which the claim was ours.
+async fn decide(parts: &LaneParts, log: &mut LaneLog, owed: Option<&Owed>, intent: &Intent) -> Result<Instant> {
     let deciding = Instant::now();
     let commit = owed.map(|owed| Entry::Commit { epoch: owed.epoch });
     log.append(commit.into_iter().chain([Entry::Intent(intent.clone())]).collect()).await?;
     parts.status.record_phase(Phase::Intent, deciding.elapsed());
-    Ok(())
+    Ok(deciding)
 }
 
 /// Hands `outputs` to a sink that does not stage, up to where `apply` makes them visible.

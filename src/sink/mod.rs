@@ -79,6 +79,7 @@ pub trait Sink: Send {
     }
 
     /// Ends the taking: everything written in `epoch` is durable (fsync of file and folder) and listed. Not visible.
+    /// A sink that does not stage may send ahead what `apply` makes visible; it is called while the intent is being written.
     async fn seal(&mut self, epoch: u64) -> Result<Vec<Staged>>;
 
     /// Makes `epoch` visible, whole. Safe to call again after a crash with the same `staged`.

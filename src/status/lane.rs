@@ -58,7 +58,7 @@ pub struct LaneStatus {
 pub enum Phase {
     /// Runs the query over what was taken, and writes what is staged; in an epoch that rolls files, with its waits for more.
     Plan,
-    /// Makes what is staged durable.
+    /// Makes what is staged durable, or sends ahead what nobody sees yet.
     Stage,
     /// Makes the intent durable.
     Intent,
