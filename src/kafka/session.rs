@@ -26,6 +26,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is looked whether the queue has room, and how much is still to be sent. The client's own `poll` with a time spins through
 /// its last millisecond.
 const TICK: Duration = Duration::from_millis(1);
+/// When nothing has gone for so long, batches of many partitions wait that are not full.
+const STALLED: Duration = Duration::from_millis(5);
 /// A flush ends when everything is sent; after so long the client's events are served, which say what failed.
 const FLUSH_MS: i32 = 10;
 
@@ -148,7 +150,7 @@ impl Session {
                 Err((KafkaError::MessageProduction(Code::QueueFull), back)) if began.elapsed() < END_TIMEOUT => {
                     record = back;
                     self.serve();
-                    std::thread::sleep(TICK);
+                    if began.elapsed() < STALLED { std::thread::sleep(TICK) } else { self.flush() }
                 }
                 Err((error, _)) => return Err(error),
             }
@@ -167,23 +169,34 @@ impl Session {
         self.producer.send_offsets_to_transaction(&fence.offsets(&self.place.topic)?, &group, ASK_TIMEOUT)
     }
 
-    /// A batch goes when it is full, and the last one when it is asked for: while a flush lasts, the client spins for whatever waits
+    /// Full batches go by themselves, the last ones when they are asked for: while a flush lasts, the client spins for whatever waits
     /// behind a batch on its way.
     fn wait_until_sent(&self) -> KafkaResult<()> {
-        let began = Instant::now();
         let (records, bytes) = self.queued.get();
         let few = 2 * BATCH_BYTES * records / bytes.max(1);
+        let (began, mut least, mut since) = (Instant::now(), usize::MAX, Instant::now());
         loop {
             self.serve();
-            match usize::try_from(self.producer.in_flight_count()) {
-                Ok(0) => return Ok(()),
-                _ if began.elapsed() > END_TIMEOUT => return Err(KafkaError::Flush(Code::OperationTimedOut)),
-                Ok(waiting) if waiting > few => std::thread::sleep(TICK),
-                // The wrapper's own flush looks every 100 ms only.
-                // SAFETY: the client is alive, and the call keeps nothing of it.
-                _ => drop(unsafe { c::rd_kafka_flush(self.producer.client().native_ptr(), FLUSH_MS) }),
+            let waiting = usize::try_from(self.producer.in_flight_count()).unwrap_or(0);
+            if waiting < least {
+                (least, since) = (waiting, Instant::now());
+            }
+            if waiting == 0 {
+                return Ok(());
+            } else if began.elapsed() > END_TIMEOUT {
+                return Err(KafkaError::Flush(Code::OperationTimedOut));
+            } else if waiting > few && since.elapsed() < STALLED {
+                std::thread::sleep(TICK);
+            } else {
+                self.flush();
             }
         }
+    }
+
+    /// Lets go what waits. The wrapper's own flush looks every 100 ms only.
+    fn flush(&self) {
+        // SAFETY: the client is alive, and the call keeps nothing of it. What is still to be sent is asked for anyhow.
+        let _ = unsafe { c::rd_kafka_flush(self.producer.client().native_ptr(), FLUSH_MS) };
     }
 
     /// What an error of the connections means.

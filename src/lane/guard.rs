@@ -9,8 +9,8 @@ use crate::error::Result;
 /// How often the claim is looked at while something is applied. Nothing is sent after a longer pause before it was looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Runs `work` for as long as the claim of `log` is the newest, as it was `looked`; `Err(Fenced)` when it is not, and `work` is
-/// dropped.
+/// Runs `work` for as long as the claim of `log` is the newest, which it was at `looked`; `Err(Fenced)` when it is not any more, and
+/// `work` is dropped.
 pub(super) async fn while_claimed<T>(log: &LaneLog, mut looked: Instant, work: impl Future<Output = Result<T>>) -> Result<T> {
     let mut work = pin!(work);
     loop {

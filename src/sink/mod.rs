@@ -86,7 +86,8 @@ pub trait Sink: Send {
     /// Retries what can be retried by itself, within its bounds, and reports what was refused.
     async fn apply(&mut self, epoch: u64, staged: &[Staged]) -> Result<Applied>;
 
-    /// Called after the epoch's commit is durable: what is staged may be forgotten.
+    /// Called after the epoch's commit is durable: what is staged may be forgotten. A sink that does not stage may have the next epoch
+    /// open by then.
     async fn committed(&mut self, epoch: u64, staged: &[Staged]) -> Result<()>;
 
     /// Called when the lane has read all that there was when it began, or stands at the log end of every partition: between
