@@ -11,7 +11,7 @@ ROWS, ROUNDS, SECONDS = (int(os.environ[f"WAL_{name}"]) for name in ("ROWS", "RO
 PER_TRANSACTION = 1000  # rows, of what waits in the WAL
 RATE, RATE_PER_TRANSACTION = 5000, 10  # rows a second, and in a transaction, while latency is measured
 WARM_DRAIN_ROWS = 20_000  # in a round that is not counted: the broker is a JVM, too, and makes what transactions need at the first
-WARM_ROWS, WARM_PACED_ROWS = 60_000, 50_000  # not counted of latency: at once, so that a JVM compiles what it needs; then at the rate
+WARM_ROWS, WARM_PACED_ROWS = 60_000, 150_000  # not counted of latency: at once, so that a JVM compiles what it needs; then at the rate
 KILL_AT = 0.4  # the share of the rows that a consumer has seen when the crash comes
 
 def load(rows):

@@ -35,7 +35,7 @@ pub(super) const BATCH_BYTES: usize = 256 << 10;
 const BATCH_SIZE: &str = "262144";
 
 /// What exactly-once and our bounds rest on, for the producer.
-pub(super) const PRODUCER: [(&str, &str); 9] = [
+pub(super) const PRODUCER: [(&str, &str); 10] = [
     ("enable.idempotence", "true"),
     // A transaction that nobody ends holds readers of committed records back for so long.
     ("transaction.timeout.ms", "30000"),
@@ -49,6 +49,8 @@ pub(super) const PRODUCER: [(&str, &str); 9] = [
     // Only the topic's own limit decides (whatever a source took must go to its dead letters), so batches stay well below it.
     ("message.max.bytes", "1000000000"),
     ("batch.size", BATCH_SIZE),
+    // At first; it doubles up to a second. The broker needs some milliseconds to end the transaction before.
+    ("retry.backoff.ms", "2"),
     ("delivery.report.only.error", "true"),
     ("statistics.interval.ms", "0"),
 ];

@@ -69,8 +69,7 @@ impl Session {
         let ours = Fence { incarnation: self.place.incarnation, epoch: self.held };
         if fence != Some(ours) {
             // From here on an older process that wakes and takes the producer's fence back reads that it is older.
-            let begun = self.producer.begin_transaction().and_then(|()| self.conclude(ours));
-            let ended = begun.and_then(|()| self.producer.commit_transaction(END_TIMEOUT));
+            let ended = self.begin(ours).and_then(|()| self.producer.commit_transaction(END_TIMEOUT));
             ended.map_err(|error| self.error(error))?;
         }
         Ok(())
@@ -108,14 +107,22 @@ impl Session {
         if self.sent == Some(epoch) {
             return Ok(());
         }
-        self.producer.begin_transaction().map_err(|error| self.error(error))?;
-        self.queued.set((0, 0));
-        fill(self)?;
         let ours = Fence { incarnation: self.place.incarnation, epoch: Some(epoch) };
+        self.begin(ours).map_err(|error| self.error(error))?;
+        fill(self)?;
         failpoint::hit(&self.place.lane, self.place.words.sent);
-        self.conclude(ours).map_err(|error| self.error(error))?;
+        self.wait_until_sent().map_err(|error| self.error(error))?;
         self.sent = Some(epoch);
         Ok(())
+    }
+
+    /// Begins a transaction with its epoch. That goes first since the broker refuses it while the transaction before is still ending: it
+    /// is tried again after 2 ms (`retry.backoff.ms`), whereas the client lets records wait for 20 ms then.
+    fn begin(&self, fence: Fence) -> KafkaResult<()> {
+        self.producer.begin_transaction()?;
+        self.queued.set((0, 0));
+        let group = self.consumer.group_metadata().ok_or(KafkaError::NoMessageReceived)?;
+        self.producer.send_offsets_to_transaction(&fence.offsets(&self.place.topic)?, &group, ASK_TIMEOUT)
     }
 
     fn bounded(&mut self, epoch: u64, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
@@ -160,13 +167,6 @@ impl Session {
     /// Serves what the producer has to say; never waits. To be called between some hundreds of records.
     pub(crate) fn serve(&self) {
         self.producer.poll(Duration::ZERO);
-    }
-
-    /// Waits until the records are sent, and sends the epoch after them.
-    fn conclude(&self, fence: Fence) -> KafkaResult<()> {
-        self.wait_until_sent()?;
-        let group = self.consumer.group_metadata().ok_or(KafkaError::NoMessageReceived)?;
-        self.producer.send_offsets_to_transaction(&fence.offsets(&self.place.topic)?, &group, ASK_TIMEOUT)
     }
 
     /// Full batches go by themselves, the last ones when they are asked for: while a flush lasts, the client spins for whatever waits
