@@ -140,8 +140,7 @@ impl Session {
             return Err(error);
         }
         // The broker has ended the transaction by itself, and names it as if somebody had fenced us.
-        let sentence =
-            format!("'{}' did not take the {} of epoch {epoch} in 30 s", self.place.topic, self.place.words.many);
+        let sentence = format!("'{}' did not take the {} of epoch {epoch} in 30 s", self.place.topic, self.place.words.many);
         Err(Error::new(Kind::Unreachable, sentence).because(error))
     }
 

@@ -71,7 +71,9 @@ impl Transactions {
         Fut: Future<Output = Result<Box<Session>>>,
     {
         // A new claim belongs to `write`, which looks what is held.
-        let Some(session) = self.session.take_if(|session| session.held().is_none_or(|held| held < epoch)) else { return Ok(()) };
+        let Some(session) = self.session.take_if(|session| session.held().is_none_or(|held| held < epoch)) else {
+            return Ok(());
+        };
         match attempt(session).await {
             Ok(session) => self.session = Some(session),
             Err(error) if matches!(error.kind(), Kind::Unreachable | Kind::Fenced) => {

@@ -157,7 +157,8 @@ impl Sink for KafkaSink {
     async fn seal(&mut self, epoch: u64) -> Result<Vec<Staged>> {
         if let Some(outputs) = self.outputs(epoch) {
             let shape = Arc::clone(&self.shape);
-            let attempt = |session| transaction(session, move |session| session.send_ahead(epoch, |to| shape.send_all(to, &outputs)));
+            let attempt =
+                |session| transaction(session, move |session| session.send_ahead(epoch, |to| shape.send_all(to, &outputs)));
             self.transactions.send_ahead(epoch, attempt).await.map_err(|error| self.told(error))?;
         }
         Ok(Vec::new())
