@@ -30,9 +30,8 @@ const DEFAULTS: [(&str, &str); 5] = [
     ("socket.nagle.disable", "true"),
 ];
 
-/// How large a batch becomes.
+/// How large a batch becomes: `batch.size`.
 pub(super) const BATCH_BYTES: usize = 256 << 10;
-const BATCH_SIZE: &str = "262144";
 
 /// What exactly-once and our bounds rest on, for the producer.
 pub(super) const PRODUCER: [(&str, &str); 10] = [
@@ -48,7 +47,7 @@ pub(super) const PRODUCER: [(&str, &str); 10] = [
     ("queue.buffering.max.kbytes", "65536"),
     // Only the topic's own limit decides (whatever a source took must go to its dead letters), so batches stay well below it.
     ("message.max.bytes", "1000000000"),
-    ("batch.size", BATCH_SIZE),
+    ("batch.size", "262144"),
     // At first; it doubles up to a second. The broker needs some milliseconds to end the transaction before.
     ("retry.backoff.ms", "2"),
     ("delivery.report.only.error", "true"),
@@ -162,4 +161,15 @@ fn wrong_settings(place: &Place, error: KafkaError) -> Error {
     };
     let many = place.words.many;
     Error::new(Kind::Sql, format!("librdkafka refuses the settings for {many}{name}; check the table's 'kafka.*' options"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_have_the_size_by_which_it_is_judged_when_few_are_left() {
+        let size = PRODUCER.iter().find(|(name, _)| *name == "batch.size").map(|(_, value)| value.parse());
+        assert_eq!(size, Some(Ok(BATCH_BYTES)));
+    }
 }

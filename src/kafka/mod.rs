@@ -3,8 +3,8 @@
 //! The transaction also moves a group offset whose metadata says `incarnation/epoch`. That is how [`Transactions::open`] knows
 //! what is held, and who holds it: the metadata decides, not the broker's producer fence, because a stopped process that wakes
 //! could take that fence back. Group and transaction have one name, which contains lineage and lane. In order:
-//! `init_transactions`, read the fence, claim it (a transaction of its own); then for each epoch begin, send, offset with
-//! metadata, commit.
+//! `init_transactions`, read the fence, claim it (a transaction of its own); then for each epoch begin, offset with
+//! metadata, send, commit.
 //!
 //! * [`writer`]: the epochs, and what is done after an error whose end is not known;
 //! * [`session`]: one claim of the place, from `init_transactions` to the first error;

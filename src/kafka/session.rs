@@ -88,7 +88,7 @@ impl Session {
     /// Writes `epoch`, all or none: `fill` sends its records by [`Self::send`], if [`Self::send_ahead`] has not. After an error the
     /// session is of no more use.
     pub(crate) fn write(&mut self, epoch: u64, fill: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
-        self.bounded(epoch, |session| {
+        self.in_transaction(epoch, |session| {
             session.try_send(epoch, fill)?;
             session.sent = None;
             session.producer.commit_transaction(END_TIMEOUT).map_err(|error| session.error(error))?;
@@ -100,7 +100,7 @@ impl Session {
 
     /// Does what comes before the commit of [`Self::write`]: nobody who reads committed records sees it.
     pub(crate) fn send_ahead(&mut self, epoch: u64, fill: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
-        self.bounded(epoch, |session| session.try_send(epoch, fill))
+        self.in_transaction(epoch, |session| session.try_send(epoch, fill))
     }
 
     fn try_send(&mut self, epoch: u64, fill: impl FnOnce(&Self) -> Result<()>) -> Result<()> {
@@ -125,7 +125,8 @@ impl Session {
         self.producer.send_offsets_to_transaction(&fence.offsets(&self.place.topic)?, &group, ASK_TIMEOUT)
     }
 
-    fn bounded(&mut self, epoch: u64, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    /// Does a part of the transaction of `epoch`. After an error ends it where that can be, and says what the error means.
+    fn in_transaction(&mut self, epoch: u64, work: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let began = Instant::now();
         let error = match work(self) {
             Ok(()) => return Ok(()),
