@@ -189,7 +189,6 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
 }
 
 fn begin(parts: &LaneParts, open: &Open) -> LogReader {
-    parts.status.set_trouble(None, None);
     parts.status.set_state(LaneState::Running);
     parts.log.subscribe(open.positions.clone()).accounted(parts.plan.memory.account(Use::Epoch))
 }

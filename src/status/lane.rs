@@ -140,9 +140,13 @@ impl Default for LaneStatus {
 }
 
 impl LaneStatus {
-    /// Says what the lane is doing.
+    /// Says what the lane is doing. One that runs waits for nothing any more.
     pub fn set_state(&self, state: LaneState) {
-        self.text.lock().state = state;
+        let mut text = self.text.lock();
+        text.state = state;
+        if state == LaneState::Running {
+            (text.error, text.waits_for) = (None, None);
+        }
     }
 
     /// Whether it has ended, by itself or by an error.

@@ -99,6 +99,10 @@ async fn ready_is_when_every_lane_runs_or_is_done_and_every_lookup_is_loaded() {
     assert_eq!((code, &json["ready"]), (503, &Value::Bool(false)));
     assert_eq!(json["lanes"]["two"]["waits_for"], "Redis at localhost:6379");
     assert!(json["lanes"]["one"].is_null());
+    two.set_state(LaneState::Running);
+    assert_eq!(page.get("/readyz").await.0, 200);
+    let (_, _, body) = page.get("/api/v1/status").await;
+    assert!(!body.contains("Redis at localhost:6379"), "it waits no more: {body}");
     two.set_state(LaneState::Done);
     assert_eq!(page.get("/readyz").await.0, 200);
     let lookup = page.status.lookup("content");
