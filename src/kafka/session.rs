@@ -26,7 +26,7 @@ const END_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is looked whether the queue has room, and how much is still to be sent. The client's own `poll` with a time spins through
 /// its last millisecond.
 const TICK: Duration = Duration::from_millis(1);
-/// When nothing has gone for so long, batches of many partitions wait that are not full.
+/// When nothing has gone for so long, what waits are batches that are not full.
 const STALLED: Duration = Duration::from_millis(5);
 /// A flush ends when everything is sent; after so long the client's events are served, which say what failed.
 const FLUSH_MS: i32 = 10;
@@ -37,6 +37,8 @@ pub(crate) struct Session {
     watch: Watch,
     consumer: Consumer,
     producer: Producer,
+    /// Of the topic, as it was at the claim.
+    partitions: usize,
     held: Option<u64>,
     /// The epoch whose records were sent, and wait to be committed.
     sent: Option<u64>,
@@ -49,12 +51,14 @@ impl Session {
     pub(super) fn open(place: Arc<Place>) -> Result<Self> {
         let watch = Watch::default();
         let consumer = clients::consumer(&place, &watch)?;
-        topic::ensure(&place, &consumer, &Judge { place: &place, watch: &watch, consumer: &consumer, producer: None })?;
+        let judge = Judge { place: &place, watch: &watch, consumer: &consumer, producer: None };
+        let partitions = topic::ensure(&place, &consumer, &judge)?;
         if let Ok(Some(fence)) = Fence::read(&place, &consumer, PEEK_TIMEOUT) {
             fence.lets_in(&place)?;
         }
         let producer = clients::producer(&place, &watch)?;
-        let mut session = Self { place, watch, consumer, producer, held: None, sent: None, queued: Cell::default() };
+        let mut session =
+            Self { place, watch, consumer, producer, partitions, held: None, sent: None, queued: Cell::default() };
         session.claim()?;
         Ok(session)
     }
@@ -173,7 +177,8 @@ impl Session {
     /// behind a batch on its way.
     fn wait_until_sent(&self) -> KafkaResult<()> {
         let (records, bytes) = self.queued.get();
-        let few = 2 * BATCH_BYTES * records / bytes.max(1);
+        // A batch for each partition, and one on its way.
+        let few = (self.partitions + 1) * BATCH_BYTES * records / bytes.max(1);
         let (began, mut least, mut since) = (Instant::now(), usize::MAX, Instant::now());
         loop {
             self.serve();

@@ -25,10 +25,12 @@ pub(crate) struct MadeTopic {
     pub(crate) larger_than: Option<(String, u64)>,
 }
 
-/// Returns when the topic is there, and makes it if need be. Blocks; called on a blocking thread of the runtime.
-pub(super) fn ensure(place: &Place, consumer: &Consumer, judge: &Judge<'_>) -> Result<()> {
-    if exists(place, consumer).map_err(|error| judge.error(error))? {
-        return Ok(());
+/// Returns when the topic is there, with its number of partitions; makes it if need be. Blocks; called on a blocking thread of the
+/// runtime.
+pub(super) fn ensure(place: &Place, consumer: &Consumer, judge: &Judge<'_>) -> Result<usize> {
+    let partitions = || partitions(place, consumer).map_err(|error| judge.error(error));
+    if let Some(partitions) = partitions()? {
+        return Ok(partitions);
     }
     match tokio::runtime::Handle::current().block_on(create(place)) {
         Ok(Ok(())) => {}
@@ -37,18 +39,22 @@ pub(super) fn ensure(place: &Place, consumer: &Consumer, judge: &Judge<'_>) -> R
     }
     // Brokers learn of a topic one after the other.
     let began = Instant::now();
-    while !exists(place, consumer).map_err(|error| judge.error(error))? {
+    loop {
+        if let Some(partitions) = partitions()? {
+            return Ok(partitions);
+        }
         if began.elapsed() > ASK_TIMEOUT {
             return Err(judge.code(Code::UnknownTopicOrPartition));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok(())
 }
 
-fn exists(place: &Place, consumer: &Consumer) -> KafkaResult<bool> {
+/// How many partitions the topic has; `None`: it is not there.
+fn partitions(place: &Place, consumer: &Consumer) -> KafkaResult<Option<usize>> {
     let metadata = consumer.fetch_metadata(Some(&place.topic), ASK_TIMEOUT)?;
-    Ok(metadata.topics().iter().any(|topic| topic.name() == place.topic && !topic.partitions().is_empty()))
+    let topic = metadata.topics().iter().find(|topic| topic.name() == place.topic);
+    Ok(topic.map(|topic| topic.partitions().len()).filter(|&count| count > 0))
 }
 
 async fn create(place: &Place) -> KafkaResult<Result<(), Code>> {
