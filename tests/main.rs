@@ -15,6 +15,7 @@ mod fingerprint;
 mod generate;
 mod golden;
 mod http_sink;
+mod json_corpus;
 mod kafka_sink;
 mod layering;
 mod lookup_postgres;

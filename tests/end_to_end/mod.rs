@@ -3,6 +3,7 @@
 mod bad_records;
 pub(crate) mod boards;
 mod contents;
+mod corpus;
 mod edited;
 mod fenced;
 pub(crate) mod found;
@@ -10,6 +11,7 @@ mod live;
 mod memory;
 mod older;
 pub(crate) mod oracle;
+mod poisoned;
 mod replay;
 mod stopped;
 mod whole;

@@ -64,7 +64,7 @@ pub struct JsonDecoder {
     rows: Rows,
     template: fast::Template,
     /// Off only in the tests that compare both paths.
-    fast: bool,
+    pub(in crate::decode) fast: bool,
 }
 
 impl JsonDecoder {
