@@ -54,7 +54,7 @@
 //! Modules in the order in which data flows: [`source`] (and its [`source::log`]) → [`decode`] → [`lookup`] → [`query`] →
 //! [`window`] → [`lane`] → [`checkpoint`] → [`sink`], [`dead`] (both over `kafka`'s transactions). Begin with [`lane`]: the loop is [`lane::driver`], the protocol
 //! [`lane::epoch`]. [`app`] puts adapters together and is the only module that names them; [`tool`] has one file for each command.
-//! The words that all share are in [`position`], [`batch`], [`error`], [`backoff`], [`table`], [`settings`],
+//! The words that all share are in [`position`], [`batch`], [`headers`], [`error`], [`backoff`], [`table`], [`settings`],
 //! [`secrets`], [`clock`], [`status`], [`metrics`], [`memory`], [`pgoutput`], [`debezium`], [`failpoint`].
 //! Skip [`web`] and [`tool`] at first.
 
@@ -69,6 +69,7 @@ pub mod debezium;
 pub mod decode;
 pub mod error;
 pub mod failpoint;
+pub mod headers;
 pub(crate) mod kafka;
 pub mod lane;
 pub mod lookup;

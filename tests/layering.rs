@@ -35,6 +35,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("debezium", Words),
     ("error", Words),
     ("failpoint", Words),
+    ("headers", Words),
     ("memory", Words),
     ("metrics", Words),
     ("pgoutput", Words),

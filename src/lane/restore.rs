@@ -127,7 +127,7 @@ async fn read_again(parts: &LaneParts, windows: &Windows, windowed: &mut Windowe
     let mut spans = parts.log.spans(&spans);
     while let Some(segments) = spans.next().await? {
         for segment in &Segment::merge_small(segments)? {
-            windowed.absorb_needed(windows, segment, &parts.emit, intent.now_ns).await?;
+            windowed.absorb_needed(parts, windows, segment, intent.now_ns).await?;
         }
         windowed.account()?;
     }

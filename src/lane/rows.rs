@@ -87,10 +87,12 @@ pub fn own_error(error: &datafusion::error::DataFusionError) -> Option<Error> {
 /// Runs the plan over one segment, to outputs for the sink.
 async fn outputs(parts: &LaneParts, leaf: &Leaf, segment: &Segment, taken: &mut Taken) -> Result<Vec<Output>> {
     taken.add(segment);
+    let (segment, others) = segment.for_lane(&parts.plan.name)?;
+    taken.filtered += others;
     if segment.rows.num_rows() == 0 {
         return Ok(Vec::new());
     }
-    let input = input_of(segment, &leaf.input)?;
+    let input = input_of(&segment, &leaf.input)?;
     let partition = segment.span.partition;
     let letters_before = taken.letters.len();
     let batches = run_rows(leaf, input, partition, &mut taken.letters).await?;

@@ -15,7 +15,7 @@ pub struct LaneStatus {
     pub records: AtomicU64,
     /// Rows that the query used.
     pub used: AtomicU64,
-    /// Rows that the query's filters left out.
+    /// Rows that the query's filters left out, and those of replayed dead letters that are for another lane.
     pub filtered: AtomicU64,
     /// Rows whose every window was final, or whose event time lay too far ahead.
     pub late: AtomicU64,

@@ -109,7 +109,7 @@ impl Decoder for JsonDecoder {
         if i32::try_from(payloads.bytes.len()).is_err() {
             return Err(Error::new(Kind::Full, "a batch of payloads is larger than 2 GiB; lower the source's batch size"));
         }
-        let Payloads { span, bytes, ends, offsets, tombstones, appended_ms, lost } = payloads;
+        let Payloads { span, bytes, ends, offsets, tombstones, appended_ms, lost, .. } = payloads;
         let all_valid = valid(&bytes, &ends);
         let mut good = Vec::with_capacity(ends.len());
         let mut dead = Vec::new();

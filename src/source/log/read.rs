@@ -10,6 +10,7 @@ use super::{Backoff, SUBSCRIBE_WAIT, Shared, spawn as spawn_thread};
 use crate::batch::{Payloads, Segment};
 use crate::decode::Decoder;
 use crate::error::{Error, Kind, Result};
+use crate::headers::ForLane;
 use crate::source::Reader;
 
 /// How long one poll waits. Bounds how late the threads notice that the log was dropped.
@@ -199,7 +200,12 @@ pub(super) fn decode(make: &super::MakeDecoder, decoder: &mut Option<Box<dyn Dec
         Some(decoder) => decoder,
         None => decoder.insert(make()?),
     };
-    Ok(decoder.decode(piece)?.into_segment())
+    // No format has a say in whom a record is for.
+    let for_lanes = piece.for_lanes();
+    let mut segment = decoder.decode(piece)?.into_segment();
+    segment.bytes += for_lanes.len() * size_of::<ForLane>();
+    segment.for_lanes = for_lanes.into();
+    Ok(segment)
 }
 
 /// Waits until there is room for another piece and a lane to read for. `false`: the log was stopped.
