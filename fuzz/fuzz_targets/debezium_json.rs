@@ -10,6 +10,8 @@ mod batch;
 mod debezium;
 #[path = "../../src/error.rs"]
 mod error;
+#[path = "../../src/headers.rs"]
+mod headers;
 #[path = "../../src/position.rs"]
 mod position;
 

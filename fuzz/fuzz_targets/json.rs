@@ -8,6 +8,8 @@
 mod batch;
 #[path = "../../src/error.rs"]
 mod error;
+#[path = "../../src/headers.rs"]
+mod headers;
 #[path = "../../src/position.rs"]
 mod position;
 

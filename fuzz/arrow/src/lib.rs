@@ -11,6 +11,7 @@ pub mod array {
 
 pub mod compute {
     pub use arrow_select::concat::{concat, concat_batches};
+    pub use arrow_select::filter::{filter, filter_record_batch};
 
     use arrow_array::{Array, ArrayRef};
     use arrow_schema::{ArrowError, DataType};
