@@ -30,14 +30,15 @@ pub(super) struct Replacement {
 }
 
 impl Replacement {
-    /// `None` when the folder has none around it.
-    pub(super) fn of(options: &FilesOptions, writer: &Writer) -> Result<Option<Replacement>> {
+    /// `None` when the folder has none around it. `beside` is the name of the folder for what lies beside the table, without the
+    /// table's own.
+    pub(super) fn of(options: &FilesOptions, writer: &Writer, beside: &str) -> Result<Option<Replacement>> {
         let folder = &options.folder;
         let table = fs::canonicalize(folder).map_err(|cause| disk_error("look at", folder, cause))?;
         let Some((parent, name)) = table.parent().zip(table.file_name().and_then(|name| name.to_str())) else {
             return Ok(None);
         };
-        let beside = parent.join(format!(".{name}.replace"));
+        let beside = parent.join(format!(".{name}.{beside}"));
         Ok(Some(Replacement { name: options.table.clone(), table, beside, lane: writer.lane.clone(), ours: prefix(writer) }))
     }
 
@@ -62,6 +63,11 @@ impl Replacement {
         Ok(others)
     }
 
+    /// Whether the swap is done: what is in the shadow's place was the table's.
+    pub(super) fn is_swapped(&self) -> bool {
+        self.shadow().join(MARK).exists()
+    }
+
     /// Makes an empty shadow, after looking whether it could be swapped in at all.
     pub(super) fn begin(&self) -> Result<()> {
         self.refuse_strangers()?;
@@ -75,10 +81,10 @@ impl Replacement {
         fs::remove_dir(&probe).map_err(|cause| disk_error("delete", &probe, cause))?;
         failpoint::hit(&self.lane, "replace.begun");
         tracing::info!(
-            "table '{}': {} has files of another lineage; the new result grows in {} and takes their place when it is whole",
+            "table '{}': the new result grows in {} and takes the place of what is in {} when it is whole",
             self.name,
-            self.table.display(),
-            shadow.display()
+            shadow.display(),
+            self.table.display()
         );
         Ok(())
     }
@@ -189,7 +195,7 @@ impl Replacement {
 
     fn cannot_exchange(&self, why: &str) -> Error {
         let text = format!(
-            "table '{}': 'on_new_lineage' 'replace' exchanges {} for another folder in one step, and {why}; or move the folder away",
+            "table '{}': the new result is to take the place of {} in one step, and {why}; or move the folder away",
             self.name,
             self.table.display()
         );
