@@ -12,7 +12,7 @@
 mod lane;
 mod plan;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -134,6 +134,7 @@ fn backfill_lane(
         parts,
         until,
         caught_up,
+        still_since: OnceLock::new(),
     })
 }
 

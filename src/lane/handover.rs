@@ -8,6 +8,7 @@ use super::LaneParts;
 use crate::checkpoint::handover::{Stands, stands};
 use crate::checkpoint::record::{Handover, Step};
 use crate::error::Result;
+use crate::failpoint;
 
 /// How often a lane that stands still looks whether it may go on: readers of its board wait for that.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
@@ -30,6 +31,7 @@ pub(super) async fn wait(parts: &LaneParts, claimed: &AtomicU64) -> Result<bool>
         match stands {
             Stands::Still(handover) => {
                 parts.status.set_trouble(None, Some(waits_for(&handover)));
+                failpoint::hit(&parts.plan.name, "handover.waits");
                 let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
                 if tokio::time::timeout(LOOK_INTERVAL, stopped).await.is_ok() {
                     return Ok(false);
@@ -37,6 +39,7 @@ pub(super) async fn wait(parts: &LaneParts, claimed: &AtomicU64) -> Result<bool>
             }
             Stands::Over(handover) if mine > 0 && handover.before == mine => {
                 parts.status.set_trouble(None, None);
+                failpoint::hit(&parts.plan.name, "handover.goes_on");
                 if handover.step == Step::Done && handover.query != parts.plan.query {
                     parts.reload.send_replace(true);
                     return Ok(false);

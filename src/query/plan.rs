@@ -126,7 +126,9 @@ pub async fn plan_lane(
         None => Work::Rows(plan_rows(&session, query).await.map_err(wrong)?),
     };
     let columns = needed(&work);
-    let query = query_text(query, &source, &sink, &work);
+    // Without what it does not use of a view.
+    let used = session.state().optimize(query).map_err(wrong)?;
+    let query = query_text(&used, &source, &sink, &work);
     Ok(LanePlan { name: lane.name.clone(), source, sink, time, columns, work, memory, query })
 }
 

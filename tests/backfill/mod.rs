@@ -1,5 +1,7 @@
 //! `falaj backfill`: history read again with other SQL, with no lanes at work and beside them, and handed over.
 
+mod live;
+
 use std::collections::BTreeMap;
 
 use crate::end_to_end::oracle::{Oracle, Row};

@@ -10,7 +10,7 @@ mod live;
 mod memory;
 mod older;
 pub(crate) mod oracle;
-mod replay;
+pub(crate) mod replay;
 mod stopped;
 mod whole;
 pub(crate) mod windows;

@@ -1,7 +1,7 @@
 //! One lane of a backfill: reads, and hands its result over to the lane that is driven by another process, or by none.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -39,6 +39,8 @@ pub(super) struct BackfillLane {
     pub(super) lineage: String,
     pub(super) hands_over: bool,
     pub(super) status: Arc<BackfillStatus>,
+    /// Since when the lane stands still for this process.
+    pub(super) still_since: OnceLock<Instant>,
 }
 
 /// What reading to the end came to.
@@ -105,6 +107,7 @@ impl BackfillLane {
             let own = self.incarnation().await?;
             let (live, lineage) = (Arc::clone(&self.stores.live), &self.stores.lineage);
             let stop = Stopped::stop(live, lineage, &self.name, &self.lineage, &self.planned.query, own).await?;
+            let _ = self.still_since.set(Instant::now());
             failpoint::hit(&self.name, "handover.stop");
             self.until.send_replace(Some(self.known(&stop.positions)));
             *stopped = Some(stop);
@@ -154,7 +157,8 @@ impl BackfillLane {
         failpoint::hit(name, "handover.exchanged");
         stopped.done(live, made, own).await?;
         failpoint::hit(name, "handover.done");
-        tracing::info!("lane '{name}' goes on from the new result");
+        let still = self.still_since.get().map_or(String::new(), |since| format!(", after {} ms", since.elapsed().as_millis()));
+        tracing::info!("lane '{name}' goes on from the new result{still}");
         Ok(())
     }
 

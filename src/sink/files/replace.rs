@@ -101,9 +101,8 @@ pub(super) fn open(options: &FilesOptions, writer: &Writer, goes_on: bool) -> Re
 pub(super) fn open_backfill(options: &FilesOptions, writer: &Writer, goes_on: bool) -> Result<Opened> {
     create_folders(&options.folder)?;
     let replacement = of_backfill(options, writer)?;
-    if replacement.is_swapped() {
-        replacement.bury(&replacement.ours)?;
-    }
+    // Results of other backfills, which were to stay beside the table, stay.
+    replacement.finish_swaps()?;
     let is_begun = replacement.shadow().is_dir();
     let shown = Found::new(&options.folder, options, prefix(writer))?;
     if !is_begun && shown.epoch.is_some() {

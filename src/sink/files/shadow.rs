@@ -63,11 +63,6 @@ impl Replacement {
         Ok(others)
     }
 
-    /// Whether the swap is done: what is in the shadow's place was the table's.
-    pub(super) fn is_swapped(&self) -> bool {
-        self.shadow().join(MARK).exists()
-    }
-
     /// Makes an empty shadow, after looking whether it could be swapped in at all.
     pub(super) fn begin(&self) -> Result<()> {
         self.refuse_strangers()?;
