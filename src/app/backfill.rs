@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 
 use self::lane::BackfillLane;
 pub use self::plan::{Asked, Bound, Plan, Planned, PlannedLane, Way, folder, plan};
-use self::plan::{Stores, files_of, writer};
+use self::plan::{Stores, files_of, outbox, writer};
 use super::sources::OpenSource;
 use super::{Run, lookups};
 use crate::checkpoint::handover::{Stopped, stands};
@@ -110,7 +110,7 @@ fn backfill_lane(
     let memory = of.memory.clone();
     let (until, ends) = watch::channel(until);
     let (told, caught_up) = watch::channel(false);
-    let mut parts = source.lane(project, run, of, &stores.own, &plan.lineage)?;
+    let mut parts = source.lane(project, run, of, &stores.own, &plan.lineage, &outbox(project))?;
     (parts.until, parts.caught_up, parts.start) = (ends, Some(told), Start::Earliest);
     match (planned.way, files.clone()) {
         (Way::Folder, Some(options)) => {

@@ -114,7 +114,7 @@ impl OpenSource {
     ) -> Result<()> {
         let settings = project.settings();
         for plan in plans {
-            lanes.spawn(driver::run(self.lane(project, run, plan, store, lineage)?));
+            lanes.spawn(driver::run(self.lane(project, run, plan, store, lineage, &settings.outbox)?));
         }
         let name = format!("{}.dlq", self.def.name);
         let parts = LettersParts {
@@ -137,7 +137,7 @@ impl OpenSource {
         Ok(())
     }
 
-    /// What the lane of `plan` is made of, with its records in `store`.
+    /// What the lane of `plan` is made of, with its records in `store` and HTTP bodies in `outbox`.
     pub(super) fn lane(
         &self,
         project: &Project,
@@ -145,6 +145,7 @@ impl OpenSource {
         plan: LanePlan,
         store: &Arc<dyn CheckpointStore>,
         lineage: &str,
+        outbox: &str,
     ) -> Result<LaneParts> {
         let settings = project.settings();
         let ns = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
@@ -172,7 +173,7 @@ impl OpenSource {
             source: Arc::clone(&self.opened.source),
             log: Arc::clone(&self.log),
             start: self.opened.start,
-            make_sink: make_sink(kind, &sink, settings.outbox.clone(), run, plan.memory.clone()),
+            make_sink: make_sink(kind, &sink, outbox.to_string(), run, plan.memory.clone()),
             make_dead: self.make_dead(run, settings),
             store: Arc::clone(store),
             lineage: lineage.to_string(),

@@ -31,7 +31,7 @@ use super::CheckpointStore;
 use super::lane_log::LaneLog;
 use super::read::{self, Lineage, Needs, Recovered, lineage_name};
 use super::record::{Entry, Handover, Intent, Snapshot, Step};
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::position::Positions;
 
 /// Where a lane's log stands, as its newest record says.
@@ -162,14 +162,11 @@ impl Stopped {
     }
 }
 
-/// What the lane of a backfill ended with, in its own checkpoint: everything committed. `Err(Bug)`: it has not ended.
-pub async fn made(store: &dyn CheckpointStore, lineage: &str, lane: &str) -> Result<Recovered> {
+/// What the lane of a backfill ended with, in its own checkpoint: everything committed. `None`: it has read nothing, or has not ended.
+pub async fn made(store: &dyn CheckpointStore, lineage: &str, lane: &str) -> Result<Option<Recovered>> {
     let last = read::recover(store, lineage, lane, Needs::LastEpoch).await?;
     let made = if last.has_state() { read::recover(store, lineage, lane, Needs::State).await? } else { last };
-    if made.open_intent().is_some() || made.last().is_none() {
-        return Err(Error::new(Kind::Bug, format!("the backfill of lane '{lane}' was to be handed over before its end")));
-    }
-    Ok(made)
+    Ok(Some(made).filter(|made| made.open_intent().is_none() && made.last().is_some()))
 }
 
 fn last_positions(recovered: &Recovered) -> Positions {

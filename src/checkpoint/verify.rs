@@ -138,9 +138,9 @@ impl Chain<'_> {
         let is_first = self.before.is_none();
         let mut known = self.before.take().unwrap_or_default();
         let expected = known.incarnation + u64::from(is_claim(record));
-        // A backfill comes above its own claims, too.
-        let is_stopped = record.handover().is_some_and(|handover| handover.step == Step::Stop);
-        let follows = if is_stopped { record.incarnation > expected } else { record.incarnation == expected };
+        // A backfill comes above its own claims, too; and of a fork that has left out what it said.
+        let is_stop = record.entries.is_empty() || record.handover().is_some_and(|handover| handover.step == Step::Stop);
+        let follows = record.incarnation == expected || (is_stop && record.incarnation > expected);
         if !is_first && !follows {
             self.problem(
                 record.number,

@@ -100,7 +100,7 @@ impl Windowed {
         let mut ends = reader.at_log_end();
         let now_ns = parts.clock.now_ns();
         let tick = ticking && all_at_end(&ends) && self.last_epoch.is_none_or(|last| last.elapsed() >= slide);
-        if segments.is_empty() && !tick && !self.would_wake(&ends, now_ns) {
+        if segments.is_empty() && !tick && self.untold.is_empty() && !self.would_wake(&ends, now_ns) {
             return Ok(false);
         }
         let before = self.judged_by(&parts.emit);

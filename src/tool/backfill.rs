@@ -79,7 +79,7 @@ pub async fn run(args: BackfillArgs, stop: watch::Receiver<bool>) -> Result<()> 
     let run = Run {
         world: World::Real,
         status: status.clone(),
-        memory: machine::memory(project.settings()),
+        memory: machine::memory_beside(project.settings()),
         boards,
         clock: Clock::system(),
         until_latest: false,

@@ -1,6 +1,8 @@
 //! `falaj backfill`: history read again with other SQL, with no lanes at work and beside them, and handed over.
 
 mod live;
+mod parts;
+mod sinks;
 
 use std::collections::BTreeMap;
 

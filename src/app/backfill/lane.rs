@@ -1,5 +1,6 @@
 //! One lane of a backfill: reads, and hands its result over to the lane that is driven by another process, or by none.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,8 @@ pub(super) struct BackfillLane {
 /// What reading to the end came to.
 enum Read {
     Made(Box<Recovered>),
+    /// There was no record, or the result is to stay where it is.
+    Nothing,
     /// The process was asked to stop.
     Stopped,
 }
@@ -72,14 +75,14 @@ impl BackfillLane {
             _ => None,
         };
         let at_swap = stopped.as_ref().is_some_and(|stopped| stopped.handover().step == Step::Swap);
-        let found = if at_swap { made(self.stores.own.as_ref(), &self.lineage, name).await.ok() } else { None };
+        let found = if at_swap { made(self.stores.own.as_ref(), &self.lineage, name).await? } else { None };
         let made = match found {
             Some(made) => made,
             None => match self.read(&mut stopped).await {
                 Ok(Read::Made(made)) => *made,
                 ended => {
                     give_back(name, stopped).await;
-                    return ended.map(|_| false);
+                    return ended.map(|ended| matches!(ended, Read::Nothing));
                 }
             },
         };
@@ -132,7 +135,19 @@ impl BackfillLane {
         if *self.stop.borrow() {
             return Ok(Read::Stopped);
         }
-        made(self.stores.own.as_ref(), &self.lineage, &self.name).await.map(|made| Read::Made(Box::new(made)))
+        if !self.hands_over {
+            return Ok(Read::Nothing);
+        }
+        match made(self.stores.own.as_ref(), &self.lineage, &self.name).await? {
+            None if self.parts.status.epoch.load(Ordering::Relaxed) > 0 => {
+                Err(Error::new(Kind::Bug, format!("the backfill of lane '{}' has ended in the middle of an epoch", self.name)))
+            }
+            None => {
+                tracing::warn!("lane '{}' has nothing to read, and goes on as it was", self.name);
+                Ok(Read::Nothing)
+            }
+            Some(made) => Ok(Read::Made(Box::new(made))),
+        }
     }
 
     /// The result is whole and the lane stands still.

@@ -13,6 +13,7 @@ use crate::checkpoint::CheckpointStore;
 use crate::checkpoint::fork::lineage_after;
 use crate::checkpoint::handover::stands;
 use crate::checkpoint::lane_log::LaneLog;
+use crate::checkpoint::read;
 use crate::error::{Error, Kind, Result};
 use crate::lane::Emit;
 use crate::position::Positions;
@@ -27,6 +28,8 @@ use crate::table::TableDef;
 
 /// The folder of a backfill's checkpoint, in the checkpoint's own. No lane has a name with a dot.
 const FOLDER: &str = "falaj.backfill";
+/// The folder in the outbox's own for what it sends.
+const OUTBOX: &str = "falaj.backfill";
 /// The plan, beside the records.
 const PLAN: &str = "plan.json";
 
@@ -126,10 +129,22 @@ pub fn folder(project: &Project) -> PathBuf {
     Path::new(&project.settings().checkpoint).join(FOLDER)
 }
 
+/// The outbox of a backfill: the lanes clear away what is not theirs in their own.
+pub(super) fn outbox(project: &Project) -> String {
+    Path::new(&project.settings().outbox).join(OUTBOX).display().to_string()
+}
+
 impl Stores {
     pub(super) async fn open(project: &Project) -> Result<Self> {
         let live = local_checkpoint(Path::new(&project.settings().checkpoint));
         let lineage = LaneLog::lineage(live.as_ref()).await?;
+        Ok(Self { live, lineage, own: local_checkpoint(&folder(project)) })
+    }
+
+    /// The same without writing anything: where there is no checkpoint its lineage is empty.
+    async fn look(project: &Project) -> Result<Self> {
+        let live = local_checkpoint(Path::new(&project.settings().checkpoint));
+        let lineage = read::lineage(live.as_ref()).await?.map(|there| there.lineage).unwrap_or_default();
         Ok(Self { live, lineage, own: local_checkpoint(&folder(project)) })
     }
 
@@ -152,9 +167,9 @@ impl Stores {
     }
 }
 
-/// Decides what a backfill of `asked` does, or finds it decided. Asks Kafka; writes nothing but the checkpoint's lineage.
+/// Decides what a backfill of `asked` does, or finds it decided. Asks Kafka; writes nothing.
 pub async fn plan(project: &Project, asked: Asked) -> Result<Planned> {
-    let stores = Stores::open(project).await?;
+    let stores = Stores::look(project).await?;
     let mut lanes = check(project, Secrets::Needed).await?;
     if let Some(name) = &asked.lane
         && !lanes.iter().any(|lane| lane.name == *name)

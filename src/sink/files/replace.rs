@@ -122,10 +122,11 @@ pub(super) fn open_backfill(options: &FilesOptions, writer: &Writer, goes_on: bo
     Ok(Opened { root, replacement: Some(replacement), epoch: found.epoch })
 }
 
-/// Where a backfill has its shadow.
+/// Where a backfill has its shadow, or will have it. Touches nothing.
 pub(super) fn shadow_of_backfill(options: &FilesOptions, writer: &Writer) -> Result<PathBuf> {
-    create_folders(&options.folder)?;
-    Ok(of_backfill(options, writer)?.shadow())
+    let folder = &options.folder;
+    let table = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.clone());
+    Replacement::around(table, options, writer, OF_BACKFILL).map(|of| of.shadow()).ok_or_else(|| stands_alone(options))
 }
 
 /// Deletes the shadow of a backfill that was given up before its swap.
@@ -136,12 +137,16 @@ pub(super) fn drop_backfill(options: &FilesOptions, writer: &Writer) -> Result<(
 }
 
 fn of_backfill(options: &FilesOptions, writer: &Writer) -> Result<Replacement> {
-    let alone = || {
-        let text =
-            format!("{} has no folder around it in which a new result could grow; change LOCATION", options.folder.display());
-        Error::new(Kind::Sql, format!("table '{}': {text}", options.table))
-    };
-    Replacement::of(options, writer, OF_BACKFILL)?.ok_or_else(alone)
+    Replacement::of(options, writer, OF_BACKFILL)?.ok_or_else(|| stands_alone(options))
+}
+
+fn stands_alone(options: &FilesOptions) -> Error {
+    let folder = options.folder.display();
+    let text = format!(
+        "table '{}': {folder} has no folder around it in which a new result could grow; change LOCATION",
+        options.table
+    );
+    Error::new(Kind::Sql, text)
 }
 
 fn foreign(options: &FilesOptions, file: &Path) -> Error {

@@ -35,11 +35,13 @@ impl Replacement {
     pub(super) fn of(options: &FilesOptions, writer: &Writer, beside: &str) -> Result<Option<Replacement>> {
         let folder = &options.folder;
         let table = fs::canonicalize(folder).map_err(|cause| disk_error("look at", folder, cause))?;
-        let Some((parent, name)) = table.parent().zip(table.file_name().and_then(|name| name.to_str())) else {
-            return Ok(None);
-        };
+        Ok(Self::around(table, options, writer, beside))
+    }
+
+    pub(super) fn around(table: PathBuf, options: &FilesOptions, writer: &Writer, beside: &str) -> Option<Replacement> {
+        let (parent, name) = table.parent().zip(table.file_name().and_then(|name| name.to_str()))?;
         let beside = parent.join(format!(".{name}.{beside}"));
-        Ok(Some(Replacement { name: options.table.clone(), table, beside, lane: writer.lane.clone(), ours: prefix(writer) }))
+        Some(Replacement { name: options.table.clone(), table, beside, lane: writer.lane.clone(), ours: prefix(writer) })
     }
 
     /// Where the new result grows.

@@ -268,3 +268,6 @@ impl Decoder for Watching {
         decoded
     }
 }
+
+#[cfg(test)]
+mod tests;
