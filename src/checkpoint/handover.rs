@@ -64,6 +64,8 @@ pub struct Stopped {
     handover: Handover,
     /// The positions of the lane's last intent: the new result must reach so far. Empty when it has none.
     pub positions: Positions,
+    /// The epoch of the state that this process has brought into the lane's folder.
+    brought: Option<u64>,
 }
 
 impl Stopped {
@@ -79,7 +81,10 @@ impl Stopped {
         let handover = |before| Handover { step: Step::Stop, lineage: to.to_string(), before, query: query.to_string() };
         let stop = |before| Entry::Handover(handover(before));
         let (log, recovered) = LaneLog::take(store, lineage, lane, Needs::LastEpoch, u64::MAX, (0, least), stop).await?;
-        Ok(Self { log, handover: handover(recovered.incarnation), positions: last_positions(&recovered) })
+        let positions = last_positions(&recovered);
+        // Where the lane was at work its last records were read again, with ours behind them.
+        let handover = recovered.handover.unwrap_or_else(|| handover(recovered.incarnation));
+        Ok(Self { log, handover, positions, brought: None })
     }
 
     /// The lane of a handover that was begun before, by this process or by another one; `None` when it does not stand still.
@@ -87,7 +92,7 @@ impl Stopped {
         let recovered = read::recover(store.as_ref(), lineage, lane, Needs::LastEpoch).await?;
         let Some(handover) = recovered.handover.clone() else { return Ok(None) };
         let positions = last_positions(&recovered);
-        Ok(Some(Self { log: LaneLog::at(store, &recovered, lane, u64::MAX), handover, positions }))
+        Ok(Some(Self { log: LaneLog::at(store, &recovered, lane, u64::MAX), handover, positions, brought: None }))
     }
 
     /// The step that it is at.
@@ -107,7 +112,7 @@ impl Stopped {
 
     /// Records that the results are exchanged, and what the lane goes on from: the lane's own process does so from here on.
     pub async fn done(mut self, store: &dyn CheckpointStore, made: &Recovered, from: &dyn CheckpointStore) -> Result<()> {
-        // Nothing, but after a crash in between the lane may have ended a little later.
+        // After a crash in between the lane may have ended a little later.
         self.bring(store, made, from).await?;
         let mut entries = Vec::new();
         let mut from = 0;
@@ -131,15 +136,18 @@ impl Stopped {
     }
 
     /// Copies the state that was `made` into the lane's folder.
-    async fn bring(&self, store: &dyn CheckpointStore, made: &Recovered, from: &dyn CheckpointStore) -> Result<()> {
+    async fn bring(&mut self, store: &dyn CheckpointStore, made: &Recovered, from: &dyn CheckpointStore) -> Result<()> {
         let lane = &self.log.writer().lane;
-        let Some((_, snapshot)) = made.snapshots.last() else { return Ok(()) };
+        let Some((_, snapshot)) = made.snapshots.last().filter(|(_, snapshot)| self.brought != Some(snapshot.epoch)) else {
+            return Ok(());
+        };
         let renamed = self.renamed(snapshot);
         for (there, here) in snapshot.all_files().zip(renamed.all_files()) {
             let bytes = read::state_file(from, lane, there).await?;
             // What is there already was left by an attempt before this one: whoever loads it looks at its hash.
             store.create(&format!("{lane}/{}", here.file), bytes).await?;
         }
+        self.brought = Some(snapshot.epoch);
         Ok(())
     }
 

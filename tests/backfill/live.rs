@@ -10,7 +10,7 @@ use std::time::Duration;
 use falaj::clock::Clock;
 use falaj::tool::generate::{Event, Events, EventsSpec};
 
-use super::{backfill, edit, new_rows, project, rows};
+use super::{edit, new_rows, project, rows};
 use crate::end_to_end::replay::Looking;
 use crate::end_to_end::{CONTENTS, PARTITIONS, SEED, found, send};
 use crate::support::falaj::Falaj;
@@ -21,8 +21,17 @@ const KILLS: usize = 5;
 /// Live events, and how many are sent at a time.
 const LIVE_MAX: usize = 60_000;
 const PIECE: usize = 10;
-const EVERY: Duration = Duration::from_millis(20);
+const EVERY: Duration = Duration::from_millis(50);
 const HOUR_MS: i64 = 3_600_000;
+
+/// Whoever fails stops the others.
+struct StopAtEnd<'f>(&'f AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
 
 /// Six hours of events that ended an hour ago, and then live ones.
 struct Flow {
@@ -58,7 +67,6 @@ impl Flow {
             send(project, piece);
             thread::sleep(EVERY);
         }
-        panic!("the live events have come to their end before the test");
     }
 
     /// Waits until the lane has written rows under the new lineage.
@@ -66,12 +74,14 @@ impl Flow {
         let files = || found::files(output, "parquet").len();
         let before = files();
         while files() < before + 2 {
+            assert!(self.sent.load(Ordering::SeqCst) < self.events.len(), "no live event was left, or the lane writes none");
             thread::sleep(Duration::from_millis(20));
         }
     }
 
     /// Looks at the board until it is told to stop: it has live events only, and goes back for none.
     fn watch(&self, project: &Project) -> usize {
+        let _stop = StopAtEnd(&self.stop);
         let mut redis = redis::Client::open(project.redis_url.as_str()).unwrap().get_connection().unwrap();
         let (mut looks, mut shown) = (0, HashMap::<String, f64>::new());
         while !self.stop.load(Ordering::SeqCst) {
@@ -120,12 +130,12 @@ async fn a_backfill_beside_live_lanes_that_is_killed_five_times_hands_over_witho
     let looks = thread::scope(|scope| {
         let sending = scope.spawn(|| flow.run(&project));
         let watching = scope.spawn(|| flow.watch(&project));
+        let _stop = StopAtEnd(&flow.stop);
         for kill in 0..KILLS {
             killed_at_work(&project, kill);
             assert!(found::enriched(&output).values().all(|row| is_old(row.title.as_deref())), "during: the old result");
         }
-        let said = backfill(&project, &[]);
-        eprintln!("{said}");
+        shows_itself_and_ends(&project);
         flow.until_is_new(&output);
         flow.stop.store(true, Ordering::SeqCst);
         sending.join().unwrap();
@@ -151,6 +161,43 @@ async fn a_backfill_beside_live_lanes_that_is_killed_five_times_hands_over_witho
 
 fn is_old(title: Option<&str>) -> bool {
     title.is_none_or(|title| !title.starts_with("new "))
+}
+
+/// Runs the backfill to its end; its own pages say how far it is.
+fn shows_itself_and_ends(project: &Project) {
+    let mut falaj = Falaj::start(&mut project.command(&["backfill", "queries"]));
+    let line = falaj.wait_for_line(&["the page is at http://"]);
+    let page = line[line.find("http://").unwrap()..].trim_end().trim_end_matches('/').to_string();
+    let lanes = ["bigquery", "top_content", "top_content_seconds"];
+    let has_all = |text: &str, of: &dyn Fn(&str) -> String| lanes.iter().all(|lane| text.contains(&of(lane)));
+    // The lanes are known a moment after the page.
+    loop {
+        let (status, metrics) = thread::spawn({
+            let page = page.clone();
+            move || (get(&format!("{page}/api/v1/status")), get(&format!("{page}/metrics")))
+        })
+        .join()
+        .unwrap();
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let backfills = status["status"]["backfills"].to_string();
+        if has_all(&backfills, &|lane| format!("\"lane\":\"{lane}\""))
+            && backfills.contains("\"step\":\"reading\"")
+            && has_all(&metrics, &|lane| format!("falaj_backfill_left_records{{lane=\"{lane}\"}}"))
+        {
+            break;
+        }
+        assert!(falaj.runs(), "it has ended without saying how far it is: {backfills}");
+    }
+    let (status, said) = falaj.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    let still: Vec<&str> = said.lines().filter(|line| line.contains("goes on from the new result")).collect();
+    assert_eq!(still.len(), lanes.len(), "{said}");
+    eprintln!("{}", still.join("\n"));
+}
+
+fn get(url: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { reqwest::get(url).await.unwrap().text().await.unwrap() })
 }
 
 /// Starts a backfill and kills it when its lanes have written some more records.

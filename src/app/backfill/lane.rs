@@ -24,6 +24,10 @@ use crate::status::{BackfillStatus, BackfillStep};
 /// would be longer, and then the lane goes on as it was.
 const STILL_MAX: Duration = Duration::from_secs(30);
 
+/// How long the old result stays after the exchange. A reader that is listing it would miss what is deleted meanwhile and take the rest for
+/// all; as it is, the names that it has listed are not there, which it notices.
+const READERS_MAX: Duration = Duration::from_secs(2);
+
 /// What a lane of a backfill is made of.
 pub(super) struct BackfillLane {
     pub(super) name: String,
@@ -67,6 +71,7 @@ impl BackfillLane {
         let (stands, _, lineage) = stands(live.as_ref(), &self.stores.lineage, name).await?;
         if lineage == self.lineage {
             tracing::info!("lane '{name}' has been handed over already");
+            self.clear_away().await?;
             return Ok(true);
         }
         let mut stopped = match stands {
@@ -88,6 +93,8 @@ impl BackfillLane {
         };
         if let Some(stopped) = stopped {
             self.hand_over(stopped, &made).await?;
+            tokio::time::sleep(READERS_MAX).await;
+            self.clear_away().await?;
         }
         Ok(true)
     }
@@ -175,6 +182,14 @@ impl BackfillLane {
         let still = self.still_since.get().map_or(String::new(), |since| format!(", after {} ms", since.elapsed().as_millis()));
         tracing::info!("lane '{name}' goes on from the new result{still}");
         Ok(())
+    }
+
+    /// Deletes the old result. The lane does not stand still for that.
+    async fn clear_away(&self) -> Result<()> {
+        match &self.files {
+            Some(options) => FilesSink::clear_away(options.clone(), self.writer(0)).await,
+            None => Ok(()),
+        }
     }
 
     /// Of the lane's positions, those in partitions that the backfill reads: a newer partition is read from its beginning by the lane.

@@ -164,3 +164,24 @@ async fn a_lane_that_was_handed_over_can_be_forked_and_one_that_stands_still_can
         assert_eq!(verify::lane(to.as_ref(), FORKED, LANE).await.unwrap().problems, [""; 0]);
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_drove_a_lane_is_known_even_when_it_was_at_work() {
+    for (place, other) in Place::all().iter().zip(&Place::all()) {
+        let (live, mut log, _own) = driven(place, other).await;
+        let before = log.writer().incarnation;
+        let work = tokio::spawn(async move {
+            // Not for ever: see the claims against a process at work.
+            for epoch in 5..100_000 {
+                if log.append(vec![Entry::Intent(intent(epoch)), Entry::Commit { epoch }]).await.is_err() {
+                    return epoch - 1;
+                }
+            }
+            panic!("nobody stopped the lane");
+        });
+        let stopped = stop(&live).await.unwrap();
+        let last = work.await.unwrap();
+        assert_eq!((stopped.handover().before, &stopped.positions), (before, &intent(last).positions));
+        assert_eq!(found(&live).await.unwrap().handover(), stopped.handover());
+    }
+}

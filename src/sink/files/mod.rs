@@ -106,13 +106,22 @@ impl FilesSink {
     }
 
     /// Puts the shadow of a backfill in the table's place; does nothing when that was done. To be called after `open`, between two
-    /// epochs, when nobody else writes to the table.
+    /// epochs, when nobody else writes to the table. What was there stays beside it, until [`FilesSink::clear_away`].
     pub async fn take_place(&mut self) -> Result<()> {
+        self.replace(Replacement::take_place).await
+    }
+
+    /// Deletes what the backfills of a table have replaced.
+    pub async fn clear_away(options: FilesOptions, writer: Writer) -> Result<()> {
+        blocking(move || replace::clear_away_backfills(&options, &writer)).await
+    }
+
+    async fn replace(&mut self, swap: fn(&Replacement) -> Result<()>) -> Result<()> {
         let Some(replacement) = self.replacement.clone() else { return Ok(()) };
         if self.running.is_some() || self.stage.is_some() {
             return Err(Error::new(Kind::Bug, "a table was to be replaced while an epoch was open"));
         }
-        blocking(move || replacement.swap()).await?;
+        blocking(move || swap(&replacement)).await?;
         self.root = self.options.folder.clone();
         self.replacement = None;
         Ok(())
@@ -233,7 +242,7 @@ impl Sink for FilesSink {
 
     /// Puts a shadow in the table's place. A backfill's waits for the lane that writes to the table.
     async fn caught_up(&mut self) -> Result<()> {
-        if self.is_backfill { Ok(()) } else { self.take_place().await }
+        if self.is_backfill { Ok(()) } else { self.replace(Replacement::swap).await }
     }
 }
 

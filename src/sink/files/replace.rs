@@ -101,8 +101,7 @@ pub(super) fn open(options: &FilesOptions, writer: &Writer, goes_on: bool) -> Re
 pub(super) fn open_backfill(options: &FilesOptions, writer: &Writer, goes_on: bool) -> Result<Opened> {
     create_folders(&options.folder)?;
     let replacement = of_backfill(options, writer)?;
-    // Results of other backfills, which were to stay beside the table, stay.
-    replacement.finish_swaps()?;
+    replacement.put_aside_swapped()?;
     let is_begun = replacement.shadow().is_dir();
     let shown = Found::new(&options.folder, options, prefix(writer))?;
     if !is_begun && shown.epoch.is_some() {
@@ -127,6 +126,11 @@ pub(super) fn shadow_of_backfill(options: &FilesOptions, writer: &Writer) -> Res
     let folder = &options.folder;
     let table = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.clone());
     Replacement::around(table, options, writer, OF_BACKFILL).map(|of| of.shadow()).ok_or_else(|| stands_alone(options))
+}
+
+/// Deletes what backfills have replaced.
+pub(super) fn clear_away_backfills(options: &FilesOptions, writer: &Writer) -> Result<()> {
+    of_backfill(options, writer)?.finish_swaps().map(drop)
 }
 
 /// Deletes the shadow of a backfill that was given up before its swap.

@@ -65,6 +65,11 @@ impl Replacement {
         Ok(others)
     }
 
+    /// What is in the shadow's place once the swap is done is only to be deleted.
+    pub(super) fn put_aside_swapped(&self) -> Result<()> {
+        if self.shadow().join(MARK).exists() { self.put_aside(&self.ours) } else { Ok(()) }
+    }
+
     /// Makes an empty shadow, after looking whether it could be swapped in at all.
     pub(super) fn begin(&self) -> Result<()> {
         self.refuse_strangers()?;
@@ -86,8 +91,15 @@ impl Replacement {
         Ok(())
     }
 
-    /// Puts the new result in the place of the old one, and deletes that. Everything in the shadow is durable already.
+    /// Puts the new result in the place of the old one, and deletes that.
     pub(super) fn swap(&self) -> Result<()> {
+        self.take_place()?;
+        self.delete_put_aside(&self.ours);
+        Ok(())
+    }
+
+    /// Puts the new result in the place of the old one, which stays under another name. Everything in the shadow is durable already.
+    pub(super) fn take_place(&self) -> Result<()> {
         // Somebody may have moved the old result away.
         create_folders(&self.table)?;
         match self.mark()? {
@@ -103,7 +115,7 @@ impl Replacement {
             sync_folder(folder)?;
         }
         tracing::info!("table '{}': the new result has taken its place in {}", self.name, self.table.display());
-        self.bury(&self.ours)
+        self.put_aside(&self.ours)
     }
 
     fn exchange(&self, shadow: &Path, with: &Path) -> Result<()> {
@@ -118,16 +130,26 @@ impl Replacement {
         })
     }
 
-    /// Deletes a folder beside the table. It gets another name first: a process that still believes in it finds nothing.
+    /// Deletes a folder beside the table.
     pub(super) fn bury(&self, name: &str) -> Result<()> {
+        self.put_aside(name)?;
+        self.delete_put_aside(name);
+        Ok(())
+    }
+
+    fn delete_put_aside(&self, name: &str) {
+        self.delete(&self.beside.join(format!("{name}{OLD}")));
+        self.leave();
+    }
+
+    /// Gives a folder beside the table the name of what is only to be deleted: a process that still believes in it finds nothing.
+    fn put_aside(&self, name: &str) -> Result<()> {
         let (from, to) = (self.beside.join(name), self.beside.join(format!("{name}{OLD}")));
         match fs::rename(&from, &to) {
             Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(disk_error("rename", &from, cause)),
             _ => sync_folder(&self.beside)?,
         }
         failpoint::hit(&self.lane, "replace.renamed");
-        self.delete(&to);
-        self.leave();
         Ok(())
     }
 

@@ -52,6 +52,10 @@ async fn both_write_and_are_opened_again_and_neither_sees_the_other_until_the_pl
     publish(&mut backfill, 2, "b").await;
     backfill.take_place().await.unwrap();
     assert_eq!(visible(place.path()), of(LATER, &[(1, "b"), (2, "b")]));
+    // Whoever was reading the old result finds it whole, in another place.
+    let old = place.path().join(format!(".out.backfill/enriched-{LATER}.old"));
+    assert_eq!(files(&old).iter().filter(|name| name.starts_with("dt=")).count(), 2);
+    FilesSink::clear_away(options.clone(), writer(LATER, 0)).await.unwrap();
     assert!(!place.path().join(".out.backfill").exists());
     // The lane goes on there, and an older one is a stranger.
     let mut live = FilesSink::new(options.clone());
@@ -75,6 +79,7 @@ async fn a_place_that_was_taken_is_not_taken_twice_whatever_a_crash_has_left() {
         let (mut backfill, epoch) = again(&options, 2).await.unwrap();
         assert_eq!(epoch, Some(1), "{left}");
         backfill.take_place().await.unwrap();
+        FilesSink::clear_away(options, writer(LATER, 0)).await.unwrap();
         assert_eq!(visible(place.path()), of(LATER, &[(1, "b")]), "{left}");
         assert!(!place.path().join(".out.backfill").exists(), "{left}");
     }
