@@ -1,5 +1,6 @@
 //! The composition root: it alone, with [`sinks`], names concrete adapters. A [`Project`] goes in, running lanes come out.
 
+pub mod backfill;
 mod sinks;
 mod sources;
 
@@ -95,6 +96,9 @@ pub struct Run {
     pub until_latest: bool,
     /// Becomes true when the process is to stop.
     pub stop: watch::Receiver<bool>,
+    /// Is told when the SQL must be read again, since a backfill has handed over a result of other SQL: then the run is to be stopped,
+    /// and another one begun.
+    pub reload: watch::Sender<bool>,
 }
 
 /// The checkpoint in a folder, which is made when something is first written.

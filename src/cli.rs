@@ -9,6 +9,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, Kind, Result};
+use crate::tool::backfill::{self, BackfillArgs};
 use crate::tool::capture::{self, CaptureArgs};
 use crate::tool::checkpoint::{self, CheckpointArgs};
 use crate::tool::demo::{self, DemoArgs};
@@ -33,6 +34,8 @@ enum Command {
     Demo(DemoArgs),
     /// Plan every file and check every table, without a network
     Check(CheckArgs),
+    /// Read history again with the SQL as it is, and put the new results in the place of the old ones
+    Backfill(BackfillArgs),
     /// Show what a checkpoint holds, verify it, or begin a new lineage from it
     Checkpoint(CheckpointArgs),
     /// Show or drop what Postgres keeps for the tables whose changes are read, or let a table's rows come again
@@ -129,6 +132,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Run(args) => run::run(args, stop_signal()).await,
         Command::Demo(args) => demo::run(args, stop_signal()).await,
         Command::Check(args) => run::check(args).await,
+        Command::Backfill(args) => backfill::run(args, stop_signal()).await,
         Command::Checkpoint(args) => checkpoint::run(args).await,
         Command::Capture(args) => capture::run(args).await,
         Command::Generate(args) => generate::run(args).await,

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
 #![allow(clippy::disallowed_methods, reason = "tests reach servers by environment variables")]
 
+mod backfill;
 mod capture;
 mod chaos;
 mod checkpoint;

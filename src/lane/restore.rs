@@ -49,7 +49,8 @@ pub(super) async fn restore(parts: &LaneParts, windows: &Windows, open: &mut Ope
         }
         windowed.stand_at(intent, records, &parts.emit);
     }
-    if recovered.snapshots.last().is_some_and(|(_, newest)| newest.fingerprint != windows.fingerprint) {
+    let is_edited = recovered.snapshots.last().is_some_and(|(_, newest)| newest.fingerprint != windows.fingerprint);
+    if is_edited || recovered.is_handed_over {
         windowed.tell_all();
     } else if recovered.open_intent().is_none() {
         windowed.remember_shown(parts).await?;

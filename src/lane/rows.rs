@@ -156,7 +156,7 @@ pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut
         parts.status.lag.store(reader.behind(), Ordering::Relaxed);
         let Some((roll_bytes, roll_interval)) = parts.bounds.roll else { break };
         let over = open.sink.written_bytes() >= roll_bytes || began.elapsed() >= roll_interval;
-        let done = *parts.stop.borrow() || parts.until.as_ref().is_some_and(|ends| reader.positions().reached(ends));
+        let done = *parts.stop.borrow() || parts.reached(reader.positions());
         if over || done {
             break;
         }

@@ -149,6 +149,16 @@ impl LaneStatus {
         }
     }
 
+    /// Whether it reads and writes.
+    pub fn is_running(&self) -> bool {
+        self.text.lock().state == LaneState::Running
+    }
+
+    /// Records between the lane's positions and the log ends.
+    pub fn left(&self) -> u64 {
+        self.lag.load(Ordering::Relaxed).max(0).unsigned_abs()
+    }
+
     /// Whether it has ended, by itself or by an error.
     pub fn is_over(&self) -> bool {
         matches!(self.text.lock().state, LaneState::Done | LaneState::Stopped)

@@ -1,4 +1,5 @@
 //! The commands that stand beside the engine, one file each.
+pub mod backfill;
 pub mod board;
 pub mod capture;
 pub mod checkpoint;

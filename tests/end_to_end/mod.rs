@@ -12,7 +12,7 @@ mod memory;
 mod older;
 pub(crate) mod oracle;
 mod poisoned;
-mod replay;
+pub(crate) mod replay;
 mod stopped;
 mod whole;
 pub(crate) mod windows;

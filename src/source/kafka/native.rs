@@ -17,6 +17,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::KafkaOptions;
 use crate::error::{Error, Kind, Result};
 use crate::headers::Known;
+use crate::position::Positions;
 
 /// How many messages are taken from librdkafka at a time.
 pub(super) const BATCH: usize = 1024;
@@ -106,6 +107,33 @@ impl Consumer {
     /// The first offset and the log end of a partition; blocks while the broker is asked.
     pub(super) fn watermarks(&self, topic: &str, partition: i32, timeout: Duration) -> Result<(i64, i64), Code> {
         self.client.fetch_watermarks(topic, partition, timeout).map_err(|why| code_of(&why))
+    }
+
+    /// The first offset of each partition whose record has this time or a later one; those without such a record are left out.
+    pub(super) fn offsets_since(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        time_ms: i64,
+        timeout: Duration,
+    ) -> Result<Positions, Code> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for &partition in partitions {
+            list.add_partition_offset(topic, partition, Offset::Offset(time_ms)).map_err(|why| code_of(&why))?;
+        }
+        // SAFETY: client and list are alive; the list's offsets, which are times, are replaced by what the broker answers.
+        let code = unsafe { c::rd_kafka_offsets_for_times(self.client.native_ptr(), list.ptr(), millis(timeout)) };
+        if code != OK {
+            return Err(code.into());
+        }
+        let mut found = Positions::default();
+        for element in list.elements() {
+            element.error().map_err(|why| code_of(&why))?;
+            if let Offset::Offset(offset) = element.offset() {
+                found.set(element.partition(), offset);
+            }
+        }
+        Ok(found)
     }
 
     /// The log end that the broker named with its last answer, if there was one. Asks nobody.
