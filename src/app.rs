@@ -1,5 +1,6 @@
 //! The composition root: it alone, with [`sinks`], names concrete adapters. A [`Project`] goes in, running lanes come out.
 
+pub mod columns;
 mod sinks;
 mod sources;
 

@@ -324,9 +324,9 @@ fn allowed(from: &str, layer: Layer, to: &str, target: Layer) -> bool {
     let writer = adapter && below(from, "dead") && to == "sink";
     // The room of a system is for its own adapters.
     let client = target == Client && layer == Adapter && from.ends_with(&format!("::{to}"));
-    // A sink registers the schema of what it writes.
-    let registers = adapter && below(from, "sink") && to == "registry";
-    may || own_port || own_core || writer || client || registers
+    // A source's options name the type of its schemas, and a sink registers the schema of what it writes.
+    let schemas = adapter && to == "registry";
+    may || own_port || own_core || writer || client || schemas
 }
 
 fn room_of(path: &str) -> Option<(&'static str, Layer)> {

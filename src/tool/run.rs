@@ -46,7 +46,7 @@ pub async fn run(args: RunArgs, stop: watch::Receiver<bool>) -> Result<()> {
         Some("latest") => true,
         Some(other) => return Err(Error::new(Kind::Usage, format!("--until '{other}': only 'latest' is known yet"))),
     };
-    let project = project_dir::read(&args.folder).await?;
+    let project = project_dir::read_asking(&args.folder, stop.clone()).await?;
     app::check(&project, Secrets::Needed).await?;
     let (status, boards) = (Status::default(), Boards::default());
     if !args.no_web {

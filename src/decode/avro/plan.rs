@@ -33,8 +33,13 @@ pub(super) enum Cell {
     Days,
     Instant(TimeUnit),
     /// A number of `size` bytes (its length comes first where that is `None`), times `factor` for the column's scale.
-    Decimal { size: Option<usize>, factor: i128 },
-    LongAsDecimal { factor: i128 },
+    Decimal {
+        size: Option<usize>,
+        factor: i128,
+    },
+    LongAsDecimal {
+        factor: i128,
+    },
     Text,
     Symbol(Vec<String>),
     /// One for each branch; `None`: the column cannot take it.

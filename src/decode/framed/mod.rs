@@ -142,7 +142,9 @@ fn frame(payload: &[u8]) -> Result<u32, Fault> {
         [0, a, b, c, d, ..] => Ok(u32::from_be_bytes([*a, *b, *c, *d])),
         [] => Err(Fault::decode("empty", "the payload is empty; it must begin with a zero byte and a schema's id")),
         [first, ..] if *first != 0 => {
-            let why = format!("the payload begins with byte {first}, not with a zero byte and a schema's id: it was written without the registry");
+            let why = format!(
+                "the payload begins with byte {first}, not with a zero byte and a schema's id: it was written without the registry"
+            );
             Err(Fault::decode("framing", why))
         }
         _ => Err(Fault::decode("framing", "the payload ends within its schema's id")),
@@ -172,9 +174,8 @@ impl Plans {
         if known.schema.schema_type != SchemaType::Avro {
             return Err(of_another_type(&known, SchemaType::Avro));
         }
-        AvroPlan::new(&known, schemas.newest().as_deref(), schema).map_err(|why| {
-            Fault::schema("incompatible_schema", format!("{} does not fit the table: {why}", known.name()))
-        })
+        AvroPlan::new(&known, schemas.newest().as_deref(), schema)
+            .map_err(|why| Fault::schema("incompatible_schema", format!("{} does not fit the table: {why}", known.name())))
     }
 
     fn decode(&mut self, payloads: Payloads, schema: &SchemaRef, schemas: &Schemas) -> Result<Decoded> {
@@ -224,7 +225,8 @@ fn decode_json(decoder: &mut JsonDecoder, mut payloads: Payloads, schemas: &Sche
         if skipped.next_if_eq(&index).is_some() {
             continue;
         }
-        let fault = frame(payload).map_or_else(Some, |id| verdicts.entry(id).or_insert_with(|| json_fault(id, schemas)).clone());
+        let fault =
+            frame(payload).map_or_else(Some, |id| verdicts.entry(id).or_insert_with(|| json_fault(id, schemas)).clone());
         match fault {
             None => payload[..FRAME_BYTES].fill(b' '),
             Some(fault) => faults.push((index, fault.letter(partition, offset))),

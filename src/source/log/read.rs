@@ -179,8 +179,21 @@ fn size(piece: &Payloads) -> usize {
 
 fn decode_and_append(shared: &Shared, decoder: &mut Option<Box<dyn Decoder>>, piece: Payloads) -> Result<()> {
     let (partition, size) = (piece.span.partition, size(&piece));
-    let segment = decode(&shared.make_decoder, decoder, piece)?;
+    let mut told = false;
+    let wait = &mut |error: &Error, time| {
+        let why = error.chain();
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!("waiting: {why}");
+        }
+        shared.state.lock().decoding_waits = Some(why);
+        pause(shared, time);
+        !shared.stopped()
+    };
+    let Some(segment) = decode(&shared.make_decoder, decoder, piece, wait)? else { return Ok(()) };
     let mut state = shared.state.lock();
+    if told {
+        state.decoding_waits = None;
+    }
     state.in_flight -= size;
     if let Some(tail) = state.tails.get_mut(&partition) {
         tail.pending -= 1;
@@ -193,13 +206,30 @@ fn decode_and_append(shared: &Shared, decoder: &mut Option<Box<dyn Decoder>>, pi
     Ok(())
 }
 
-/// Decodes a piece; makes the decoder first when there is none. The decoder takes the piece away, so there is no second attempt.
-pub(super) fn decode(make: &super::MakeDecoder, decoder: &mut Option<Box<dyn Decoder>>, piece: Payloads) -> Result<Segment> {
+/// Decodes a piece; makes the decoder first when there is none. The decoder takes the piece away, so there is no second attempt; but for what
+/// it must have before, it is asked again and again, and `wait` between two times. `None`: `wait` said that it was in vain.
+pub(super) fn decode(
+    make: &super::MakeDecoder,
+    decoder: &mut Option<Box<dyn Decoder>>,
+    piece: Payloads,
+    wait: &mut dyn FnMut(&Error, Duration) -> bool,
+) -> Result<Option<Segment>> {
     let decoder = match decoder {
         Some(decoder) => decoder,
         None => decoder.insert(make()?),
     };
-    Ok(decoder.decode(piece)?.into_segment())
+    let mut backoff = Backoff::default();
+    loop {
+        match decoder.prepare(&piece) {
+            Ok(()) => return decoder.decode(piece).map(|decoded| Some(decoded.into_segment())),
+            Err(error) if error.kind() == Kind::Unreachable => {
+                if !wait(&error, backoff.next()) {
+                    return Ok(None);
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// Waits until there is room for another piece and a lane to read for. `false`: the log was stopped.
