@@ -1,6 +1,7 @@
 //! The composition root: it alone, with [`sinks`], names concrete adapters. A [`Project`] goes in, running lanes come out.
 
 pub mod backfill;
+pub mod columns;
 mod sinks;
 mod sources;
 

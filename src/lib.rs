@@ -51,7 +51,7 @@
 //!
 //! # Where to read
 //!
-//! Modules in the order in which data flows: [`source`] (and its [`source::log`]) → [`decode`] → [`lookup`] → [`query`] →
+//! Modules in the order in which data flows: [`source`] (and its [`source::log`]) → [`decode`] (and [`registry`]) → [`lookup`] → [`query`] →
 //! [`window`] → [`lane`] → [`checkpoint`] → [`sink`], [`dead`] (both over `kafka`'s transactions). Begin with [`lane`]: the loop is [`lane::driver`], the protocol
 //! [`lane::epoch`]. [`app`] puts adapters together and is the only module that names them; [`tool`] has one file for each command.
 //! The words that all share are in [`position`], [`batch`], [`headers`], [`error`], [`backoff`], [`table`], [`settings`],
@@ -79,6 +79,7 @@ pub mod pgoutput;
 pub mod position;
 pub(crate) mod postgres;
 pub mod query;
+pub mod registry;
 pub mod secrets;
 pub mod settings;
 pub mod sink;

@@ -64,6 +64,19 @@ fn postgres_and_redis_are_told_the_same_on_their_command_lines() {
 }
 
 #[test]
+fn the_schema_registry_is_the_same_and_starts_only_when_it_is_asked_for() {
+    let (text, conf) = (file("docker-compose.yml"), Conf::read());
+    let registry = &parse(&text)["services"]["registry"];
+    assert_eq!(text_of(&registry["image"]), format!("apicurio/apicurio-registry:{}", conf.value("registry", "version")));
+    let environment = environment(registry);
+    assert_eq!(environment["QUARKUS_HTTP_PORT"], conf.value("registry", "port"));
+    assert_eq!(environment["JAVA_OPTS"], format!("-Xmx{}", conf.value("registry", "heap")));
+    assert_eq!(texts(&registry["profiles"]), ["registry"]);
+    let pom = file("scripts/registry-pom.xml");
+    assert!(pom.contains(&format!("<registry.version>{}</registry.version>", conf.value("registry", "version"))));
+}
+
+#[test]
 fn every_service_has_a_health_check_and_is_published_on_loopback_only() {
     let text = file("docker-compose.yml");
     let compose = parse(&text);
@@ -103,7 +116,7 @@ fn falaj_is_told_what_its_queries_and_its_flags_ask_for() {
     assert_eq!(texts(&receiver["ports"]), [format!("127.0.0.1:{port}:{port}")]);
     assert!(environment["PARTNER_URL"].starts_with(&format!("http://receiver:{port}/")));
 
-    for name in keys(&compose["services"]).into_iter().filter(|name| *name != "falaj") {
+    for name in keys(&compose["services"]).into_iter().filter(|name| !["falaj", "registry"].contains(name)) {
         assert_eq!(falaj["depends_on"][name]["condition"].as_str(), Some("service_healthy"), "{name}");
     }
 }

@@ -53,10 +53,16 @@ const ROOMS: &[(&str, Layer)] = &[
     ("source::log", Core),
     ("source::order", Core),
     ("decode", Port),
+    ("decode::avro", Core),
     ("decode::debezium", Core),
+    ("decode::framed", Core),
     ("decode::json", Core),
     ("decode::pgoutput", Core),
     ("decode::rows", Core),
+    ("registry", Port),
+    ("registry::options", Words),
+    ("registry::schemas", Core),
+    ("registry::http", Adapter),
     ("lookup", Port),
     ("lookup::index", Core),
     ("lookup::join", Core),
@@ -115,7 +121,7 @@ const MAY: &[(Layer, &[Layer])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("rdkafka", &["kafka", "source::kafka", "sink::kafka", "dead::kafka", "tool::generate"]),
     ("redis", &["sink::redis"]),
-    ("reqwest", &["sink::http"]),
+    ("reqwest", &["registry::http", "sink::http"]),
     ("tokio_postgres", &["postgres", "lookup::postgres", "source::postgres", "tool::generate"]),
     ("pgwire_replication", &["postgres", "lookup::postgres", "source::postgres"]),
     ("parquet", &["sink::files"]),
@@ -140,7 +146,19 @@ const CRATES: &[(&str, &[&str])] = &[
             "lookup::version",
         ],
     ),
-    ("std::fs", &["checkpoint::local", "dead::folder", "sink::files", "sink::http", "source::postgres", "secrets", "tool"]),
+    (
+        "std::fs",
+        &[
+            "checkpoint::local",
+            "dead::folder",
+            "registry::http",
+            "sink::files",
+            "sink::http",
+            "source::postgres",
+            "secrets",
+            "tool",
+        ],
+    ),
     ("tokio::fs", &["checkpoint::local", "dead::folder", "sink::files", "sink::http", "tool"]),
     ("std::net", &["web", "tool"]),
     ("tokio::net", &["web", "tool"]),
@@ -309,7 +327,9 @@ fn allowed(from: &str, layer: Layer, to: &str, target: Layer) -> bool {
     let writer = adapter && below(from, "dead") && to == "sink";
     // The room of a system is for its own adapters.
     let client = target == Client && layer == Adapter && from.ends_with(&format!("::{to}"));
-    may || own_port || own_core || writer || client
+    // A source's options name the type of its schemas, and a sink registers the schema of what it writes.
+    let schemas = adapter && to == "registry";
+    may || own_port || own_core || writer || client || schemas
 }
 
 fn room_of(path: &str) -> Option<(&'static str, Layer)> {

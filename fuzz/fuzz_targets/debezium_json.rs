@@ -53,6 +53,7 @@ mod decode {
     /// As in src.
     pub(crate) trait Decoder {
         fn schema(&self) -> SchemaRef;
+        fn prepare(&mut self, payloads: &Payloads) -> Result<()>;
         fn decode(&mut self, payloads: Payloads) -> Result<Decoded>;
     }
 

@@ -22,12 +22,19 @@ use crate::table::TableDef;
 pub(super) fn check_table(table: &TableDef) -> Result<()> {
     match role(&table.stored_as, table.unbounded) {
         Ok(Role::Source) if table.stored_as == "POSTGRES" => PostgresOptions::from_table(table).map(|_| ()),
+        Ok(Role::Source) if is_framed(table) => KafkaOptions::from_table(table).map(|_| ()),
         // A lane may write it, too.
         Ok(Role::Source) => KafkaOptions::from_table(table).and_then(|_| emit_of(table, &SinkKind::of(table)?)).map(|_| ()),
         Ok(Role::Lookup) => PostgresLookup::new(table).map(|_| ()),
         Ok(Role::Sink) => emit_of(table, &SinkKind::of(table)?).map(|_| ()),
         Err(text) => Err(table.error(text)),
     }
+}
+
+/// Whether its records carry the id of a schema in a registry.
+pub(super) fn is_framed(table: &TableDef) -> bool {
+    let format = table.options.get("format").map(|format| format.to_lowercase());
+    table.stored_as == "KAFKA" && matches!(format.as_deref(), Some("avro" | "json-schema"))
 }
 
 /// An address that is not set must not make a check fail.

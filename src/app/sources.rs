@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -17,6 +18,7 @@ use crate::dead::folder::{FolderDeadLetters, Originals};
 use crate::dead::kafka::KafkaDeadLetters;
 use crate::decode::Decoder;
 use crate::decode::debezium::DebeziumDecoder;
+use crate::decode::framed::FramedDecoder;
 use crate::decode::json::JsonDecoder;
 use crate::decode::pgoutput::debezium::Origin;
 use crate::decode::pgoutput::{Changes, PgoutputDecoder};
@@ -28,6 +30,8 @@ use crate::pgoutput::Relations;
 use crate::position::Positions;
 use crate::query::plan::LanePlan;
 use crate::query::project::Project;
+use crate::registry::http::HttpRegistry;
+use crate::registry::schemas::Schemas;
 use crate::secrets::Secrets;
 use crate::settings::Settings;
 use crate::source::kafka::{Format, KafkaOptions, KafkaSource};
@@ -291,17 +295,14 @@ impl Opened {
             World::Real => Arc::new(KafkaSource::new(options.clone())),
             World::Inside(inside) => Arc::new(inside.source.clone()),
         };
-        let format = options.format;
-        let make_decoder: MakeDecoder = Arc::new(move || {
-            let schema = Arc::clone(&schema);
-            Ok(match format {
-                Format::Json => Box::new(JsonDecoder::new(schema)?) as Box<dyn Decoder>,
-                Format::Debezium { all_changes, time_unit } => {
-                    let changes = if all_changes { Changes::All } else { Changes::Inserts };
-                    Box::new(DebeziumDecoder::new(schema, changes, time_unit)?)
-                }
-            })
-        });
+        let make_decoder = match &run.world {
+            World::Real => make_decoder(&options.format, schema).map_err(|error| error.at(&def.place))?,
+            // What stands for a topic has no registry beside it.
+            World::Inside(_) => match &options.format {
+                Format::Framed(..) => make_decoder(&Format::Json, schema)?,
+                format => make_decoder(format, schema)?,
+            },
+        };
         let reader_bytes = if matches!(run.world, World::Real) { options.queue_bytes() * readers } else { 0 };
         let (watermark, start, letters_interval) = (options.watermark.clone(), options.start, letters::COMMIT_INTERVAL);
         Ok(Self {
@@ -316,6 +317,24 @@ impl Opened {
             kafka: Some(options),
         })
     }
+}
+
+/// What makes the decoders of a topic.
+fn make_decoder(format: &Format, schema: SchemaRef) -> Result<MakeDecoder> {
+    Ok(match format {
+        Format::Json => Arc::new(move || Ok(Box::new(JsonDecoder::new(Arc::clone(&schema))?) as Box<dyn Decoder>)),
+        &Format::Debezium { all_changes, time_unit } => Arc::new(move || {
+            let changes = if all_changes { Changes::All } else { Changes::Inserts };
+            Ok(Box::new(DebeziumDecoder::new(Arc::clone(&schema), changes, time_unit)?))
+        }),
+        Format::Framed(schema_type, registry) => {
+            let (schema_type, subject) = (*schema_type, registry.subject.clone());
+            let registry = Arc::new(HttpRegistry::new(registry)?);
+            // Decoding threads ask, and the answers are waited for on this runtime.
+            let schemas = Arc::new(Schemas::new(registry, Handle::current(), subject));
+            Arc::new(move || Ok(Box::new(FramedDecoder::new(Arc::clone(&schema), schema_type, Arc::clone(&schemas))?)))
+        }
+    })
 }
 
 /// The captures of all Postgres tables whose changes are read.

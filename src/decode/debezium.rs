@@ -183,6 +183,10 @@ impl Decoder for DebeziumDecoder {
         SchemaRef::clone(&self.schema)
     }
 
+    fn prepare(&mut self, _: &Payloads) -> Result<()> {
+        Ok(())
+    }
+
     fn decode(&mut self, payloads: Payloads) -> Result<Decoded> {
         let Payloads { span, bytes, ends, offsets, tombstones, appended_ms, lost, .. } = payloads;
         let mut rows = Payloads { span, appended_ms, lost, ..Payloads::default() };

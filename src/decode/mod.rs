@@ -2,7 +2,9 @@
 //!
 //! One bad record never costs a good one: it becomes a dead letter with its offset, a code and a sentence.
 
+mod avro;
 pub mod debezium;
+pub mod framed;
 pub mod json;
 pub mod pgoutput;
 mod rows;
@@ -21,8 +23,12 @@ pub trait Decoder: Send {
     /// The columns of every batch that it makes.
     fn schema(&self) -> SchemaRef;
 
+    /// Gets what `payloads` need to be decoded beside themselves, such as schemas; called before [`Decoder::decode`], with the same payloads. May
+    /// block. `Err(Unreachable)`: it is not to be had now; call it again later, the payloads are as they were.
+    fn prepare(&mut self, payloads: &Payloads) -> Result<()>;
+
     /// Decodes all `payloads`. `rows` has one row for each good record, in offset order.
-    /// `Err` only when the decoder itself cannot work (memory, a registry that is away); bad records are in `dead`.
+    /// `Err` only when the decoder itself cannot work (memory); bad records are in `dead`.
     /// The payloads are handed over because texts may go on pointing into their memory.
     fn decode(&mut self, payloads: Payloads) -> Result<Decoded>;
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -12,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{Set, Statement as SqlStatement};
 
 use super::problem::{at, setting_error, sql_error};
 use super::statements::{Placed, check_declarations, statements};
-use super::tables::{Role, TableFactory, role};
+use super::tables::{Columns, Role, TableFactory, role};
 use super::time::EpochTime;
 use super::windows::{Tables, WindowFunction};
 use super::wording::Known;
@@ -54,11 +55,39 @@ pub struct Project {
     lanes: Vec<LaneSql>,
     creates: Vec<Placed>,
     sets: Vec<Placed>,
+    columns: Columns,
 }
 
 impl Project {
     /// Reads the files. Errors name file, line and column.
     pub async fn read(files: Vec<SqlFile>) -> Result<Self> {
+        Self::read_with(files, Columns::new()).await
+    }
+
+    /// Finds the tables that declare no columns, before the files are read as a whole: what names those columns cannot be read without them.
+    pub async fn without_columns(files: &[SqlFile]) -> Result<Vec<TableDef>> {
+        let mut bare = Vec::new();
+        for file in files {
+            for placed in statements(&Arc::new(file.clone()))? {
+                let no_columns =
+                    matches!(&placed.statement, Statement::CreateExternalTable(create) if create.columns.is_empty());
+                if no_columns {
+                    bare.push(placed);
+                }
+            }
+        }
+        let (factory, time) = (TableFactory::default(), EpochTime::default());
+        let none: SchemaRef = Arc::new(Schema::empty());
+        factory.set_columns(&bare.iter().map(|placed| (placed.declares(), Arc::clone(&none))).collect());
+        let session = new_session(&time, &factory, &Tables::default(), &Share::unlimited())?;
+        for placed in &bare {
+            run(&session, &factory, placed).await?;
+        }
+        Ok(factory.tables().into_values().map(|table| table.as_ref().clone()).collect())
+    }
+
+    /// As [`Project::read`]; tables that declare no columns have these.
+    pub async fn read_with(files: Vec<SqlFile>, columns: Columns) -> Result<Self> {
         let (mut sets, mut tables, mut views, mut lanes) = (Vec::new(), Vec::new(), Vec::new(), Vec::<LaneSql>::new());
         for file in files {
             let file = Arc::new(file);
@@ -81,6 +110,7 @@ impl Project {
             tables: BTreeMap::new(),
             lanes,
             sets,
+            columns,
             creates: tables.into_iter().chain(views).collect(),
         };
         let factory = TableFactory::default();
@@ -119,6 +149,7 @@ impl Project {
 
     /// A session in which all tables and views exist. Each lane has one of its own, since functions and cells belong to it.
     pub(crate) async fn session(&self, time: &EpochTime, factory: &TableFactory, memory: &Share) -> Result<SessionContext> {
+        factory.set_columns(&self.columns);
         let tables = Tables::default();
         let session = new_session(time, factory, &tables, memory)?;
         for set in &self.sets {

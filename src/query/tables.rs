@@ -136,6 +136,19 @@ pub struct TableFactory {
     made: Arc<Mutex<BTreeMap<String, Arc<TableDef>>>>,
     place: Arc<Mutex<String>>,
     lookups: Arc<HashMap<String, Arc<LookupTable>>>,
+    columns: Arc<Mutex<Columns>>,
+}
+
+/// The columns of tables that declare none, by the table's name.
+pub type Columns = HashMap<String, SchemaRef>;
+
+/// The formats whose schema says a table's columns.
+const FRAMED: [&str; 2] = ["avro", "json-schema"];
+
+/// Whether a table may leave its columns out: then they come from its schema.
+fn may_leave_columns_out(table: &TableDef) -> bool {
+    let format = table.options.get("format").map(|format| format.to_lowercase());
+    table.unbounded && table.stored_as == "KAFKA" && format.is_some_and(|format| FRAMED.contains(&format.as_str()))
 }
 
 impl TableFactory {
@@ -147,6 +160,11 @@ impl TableFactory {
     /// Says where the next statement stands (`file:line:column`).
     pub fn set_place(&self, place: &str) {
         *self.place.lock() = place.to_string();
+    }
+
+    /// Says which columns the tables have that declare none.
+    pub fn set_columns(&self, columns: &Columns) {
+        *self.columns.lock() = columns.clone();
     }
 
     /// All definitions so far, by name.
@@ -167,7 +185,7 @@ impl TableProviderFactory for TableFactory {
             let key = key.strip_prefix("format.").unwrap_or(key);
             (key.to_lowercase(), value.clone())
         });
-        let def = Arc::new(TableDef {
+        let mut def = TableDef {
             name: name.clone(),
             stored_as: command.file_type.to_uppercase(),
             unbounded: command.unbounded,
@@ -176,10 +194,20 @@ impl TableProviderFactory for TableFactory {
             partition_by: command.table_partition_cols.clone(),
             options: options.collect(),
             place: self.place.lock().clone(),
-        });
+        };
         if def.schema.fields().is_empty() {
-            return plan_err!("table '{name}': declare its columns");
+            def.schema = match self.columns.lock().get(&name) {
+                Some(columns) => Arc::clone(columns),
+                None if may_leave_columns_out(&def) => {
+                    return plan_err!(
+                        "table '{name}': its columns are in the schema registry, which is not asked here: declare them, or give the \
+                         schema itself, for instance 'schema' '${{file:schemas/{name}.avsc}}'"
+                    );
+                }
+                None => return plan_err!("table '{name}': declare its columns"),
+            };
         }
+        let def = Arc::new(def);
         let table: Arc<dyn TableProvider> = match role(&def.stored_as, def.unbounded) {
             Ok(Role::Source) => Arc::new(SourceTable::new(Arc::clone(&def))),
             Ok(Role::Sink) => Arc::new(SinkTable { def: Arc::clone(&def) }),

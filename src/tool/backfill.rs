@@ -62,7 +62,7 @@ pub async fn run(args: BackfillArgs, stop: watch::Receiver<bool>) -> Result<()> 
         send_again: args.send_again,
         drop_older: args.drop_older,
     };
-    let project = project_dir::read(&args.folder).await?;
+    let project = project_dir::read_asking(&args.folder, stop.clone()).await?;
     if args.cancel {
         return cancel(&project).await;
     }

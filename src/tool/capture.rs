@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use tokio::sync::watch;
 
 use super::project_dir;
 use crate::app;
@@ -48,7 +49,7 @@ pub async fn run(args: CaptureArgs) -> Result<()> {
         Command::Drop(place) => (place, None, true),
         Command::Snapshot(SnapshotArgs { table, place }) => (place, Some(table), false),
     };
-    let slots = app::slots(&project_dir::read(&place.folder).await?)?;
+    let slots = app::slots(&project_dir::read_asking(&place.folder, watch::channel(false).1).await?)?;
     let mut said = Vec::new();
     for slot in &slots {
         match &table {

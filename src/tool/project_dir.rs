@@ -2,14 +2,26 @@
 
 use std::path::Path;
 
+use tokio::sync::watch;
+
+use crate::app::columns::{self, Ask};
 use crate::error::{Error, Kind, Result};
 use crate::query::project::{Project, SqlFile};
 
 // A file of SQL that a person wrote is some kilobytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Reads `*.sql` of a folder (not of the folders below it, which hold fixtures).
+/// Reads `*.sql` of a folder (not of the folders below it, which hold fixtures). Asks no schema registry.
 pub async fn read(folder: &Path) -> Result<Project> {
+    columns::read(files(folder)?, Ask::Nobody).await
+}
+
+/// The same; columns that a table leaves out come from its schema registry, which is waited for until `stop` is true.
+pub async fn read_asking(folder: &Path, stop: watch::Receiver<bool>) -> Result<Project> {
+    columns::read(files(folder)?, Ask::Registry(stop)).await
+}
+
+fn files(folder: &Path) -> Result<Vec<SqlFile>> {
     let mut files = Vec::new();
     let wrong = |cause| {
         let text = format!("the folder of SQL files '{}' (as in falaj run queries) cannot be read", folder.display());
@@ -32,5 +44,5 @@ pub async fn read(folder: &Path) -> Result<Project> {
         return Err(Error::new(Kind::Usage, format!("there is no .sql file in the folder '{}'", folder.display())));
     }
     files.sort_by(|left, right| left.path.cmp(&right.path));
-    Project::read(files).await
+    Ok(files)
 }

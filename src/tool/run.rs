@@ -49,7 +49,7 @@ pub async fn run(args: RunArgs, stop: watch::Receiver<bool>) -> Result<()> {
     let (status, boards) = (Status::default(), Boards::default());
     let mut is_served = args.no_web;
     let done = loop {
-        let project = project_dir::read(&args.folder).await?;
+        let project = project_dir::read_asking(&args.folder, stop.clone()).await?;
         app::check(&project, Secrets::Needed).await?;
         if !std::mem::replace(&mut is_served, true) {
             let listener = bind_pages(&project.settings().listen).await?;

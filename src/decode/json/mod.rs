@@ -104,6 +104,10 @@ impl Decoder for JsonDecoder {
         SchemaRef::clone(&self.schema)
     }
 
+    fn prepare(&mut self, _: &Payloads) -> Result<()> {
+        Ok(())
+    }
+
     fn decode(&mut self, payloads: Payloads) -> Result<Decoded> {
         // Positions inside a batch are 32 bits wide in Arrow's strings.
         if i32::try_from(payloads.bytes.len()).is_err() {

@@ -267,6 +267,10 @@ impl Decoder for PgoutputDecoder {
         SchemaRef::clone(&self.schema)
     }
 
+    fn prepare(&mut self, _: &Payloads) -> Result<()> {
+        Ok(())
+    }
+
     fn decode(&mut self, payloads: Payloads) -> Result<Decoded> {
         let Payloads { span, bytes, ends, offsets, appended_ms, lost, .. } = payloads;
         // Positions inside a batch are 32 bits wide in Arrow's strings.

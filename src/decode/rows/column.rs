@@ -61,6 +61,20 @@ impl From<Misfit> for Refusal {
     }
 }
 
+/// A value that a binary format has as what it is.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::decode) enum Typed {
+    Whole(i64),
+    Float(f64),
+    Flag(bool),
+    /// In the column's own smallest units.
+    Decimal(i128),
+    Days(i32),
+    Instant(i64, TimeUnit),
+    /// The view of a text that is valid UTF-8 (see [`text::view`]).
+    Text(u128),
+}
+
 /// One column of the rows so far.
 #[derive(Debug)]
 pub(in crate::decode) struct Column {
@@ -251,6 +265,34 @@ impl Column {
             Cells::Date { values, .. } => {
                 values.push(time::days(text).ok_or(Refusal::Time("is not a date such as 2026-11-23"))?);
             }
+        }
+        Ok(())
+    }
+
+    /// Adds a value of the column's kind, or nothing and says why. A value of another kind is refused.
+    #[inline]
+    pub(in crate::decode) fn put_typed(&mut self, value: Typed) -> Result<(), Refusal> {
+        match (&mut self.cells, value) {
+            (Cells::Text(views), Typed::Text(view)) => views.push(view),
+            (Cells::Whole { least, most, values }, Typed::Whole(value)) => {
+                if value < *least || u64::try_from(value).is_ok_and(|value| value > *most) {
+                    return Err(Refusal::Range);
+                }
+                values.push(value);
+            }
+            (Cells::Time { unit, values, .. }, Typed::Instant(at, counted)) => {
+                values.push(time::converted(at, counted, *unit).ok_or(Refusal::Range)?);
+            }
+            (Cells::Float { values, .. }, Typed::Float(value)) => values.push(value),
+            (Cells::Flag(values), Typed::Flag(value)) => values.push(value),
+            (Cells::Decimal { precision, values, .. }, Typed::Decimal(value)) => {
+                if value.unsigned_abs() >= 10u128.pow(u32::from(*precision).min(38)) {
+                    return Err(Refusal::Range);
+                }
+                values.push(value);
+            }
+            (Cells::Date { values, .. }, Typed::Days(days)) => values.push(days),
+            _ => return Err(Refusal::Type),
         }
         Ok(())
     }

@@ -80,7 +80,7 @@ impl Texts {
         // SAFETY: every view was made by `view` from a slice that lies at that offset of that buffer: in `payloads`,
         // which has not changed since, or in `resolved`, which only grew; or `copy` has just written it. Every slice is
         // valid UTF-8: it was cut at ASCII bytes out of a payload that `simdutf8` or `str::from_utf8` found valid, or
-        // comes from a `String`; or, of Postgres' texts, `simdutf8` found each of them valid. Checking that again would cost as much as finding the strings did.
+        // comes from a `String`; or, of Postgres' and Avro's texts, each was found ASCII or by `simdutf8` valid. Checking that again would cost as much as finding the strings did.
         unsafe { StringViewArray::new_unchecked(ScalarBuffer::from(views), buffers, nulls) }
     }
 

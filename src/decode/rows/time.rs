@@ -96,6 +96,19 @@ pub(in crate::decode) fn of_unit(number: i64, unit: TimeUnit) -> (i64, u32) {
     (number.div_euclid(per_second), nanos as u32)
 }
 
+/// A number of `from`s since 1970 in `to`s, or `None` where they do not reach. What is finer than the unit is dropped.
+#[inline]
+pub(in crate::decode) fn converted(at: i64, from: TimeUnit, to: TimeUnit) -> Option<i64> {
+    let per_second = |unit| match unit {
+        TimeUnit::Second => 1i64,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    };
+    let (had, wanted) = (per_second(from), per_second(to));
+    if wanted >= had { at.checked_mul(wanted / had) } else { Some(at.div_euclid(had / wanted)) }
+}
+
 /// The days since 1970 of `YYYY-MM-DD`.
 pub(in crate::decode) fn days(text: &[u8]) -> Option<i32> {
     let &[y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = text else { return None };

@@ -9,6 +9,8 @@ use rdkafka::ClientConfig;
 use crate::debezium;
 use crate::error::Result;
 use crate::kafka::options::{FOR_WRITERS, wrong_settings};
+use crate::registry::SchemaType;
+use crate::registry::options::RegistryOptions;
 use crate::source::Start;
 use crate::source::watermark::WatermarkOptions;
 use crate::table::{Options, TableDef};
@@ -45,7 +47,7 @@ const QUEUE_KIB: usize = 16 << 10;
 const QUEUE_KIB_LEAST: usize = 1 << 10;
 
 /// How a payload is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Format {
     /// `json`: one object, which is the row.
     Json,
@@ -57,6 +59,9 @@ pub enum Format {
         /// What numbers count.
         time_unit: TimeUnit,
     },
+    /// `avro`, `json-schema`: a record behind the id of its schema in a registry, which the options that begin with `registry.` name. Of a
+    /// table that declares no columns they come from the registry, or from the option `schema`, the schema's own text (`${file:PATH}`).
+    Framed(SchemaType, RegistryOptions),
 }
 
 /// The options of a Kafka table, read and checked.
@@ -85,9 +90,14 @@ impl KafkaOptions {
     pub fn from_table(table: &TableDef) -> Result<Self> {
         let mut options = table.options();
         let brokers = options.required("brokers", "localhost:9092").to_string();
-        let format = match options.one_of("format", &["json", "debezium-json"]) {
+        let format = match options.one_of("format", &["json", "debezium-json", "avro", "json-schema"]) {
             "json" => Format::Json,
-            _ => envelopes(&mut options, table),
+            "debezium-json" => envelopes(&mut options, table),
+            word => {
+                let schema_type = if word == "avro" { SchemaType::Avro } else { SchemaType::Json };
+                let _ = options.text("schema");
+                Format::Framed(schema_type, RegistryOptions::read(&mut options, table))
+            }
         };
         let start = match options.one_of("start", &["earliest", "latest"]) {
             "latest" => Start::Latest,

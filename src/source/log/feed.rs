@@ -193,7 +193,11 @@ impl Inner {
                 Err(error) => return Err(error),
             }
             for piece in pieces.drain(..) {
-                let segment = read::decode(make, &mut decoder, piece)?;
+                let wait = &mut |error: &Error, time| {
+                    self.pause(error, time);
+                    !self.stopped(&self.state.lock())
+                };
+                let Some(segment) = read::decode(make, &mut decoder, piece, wait)? else { return Ok(()) };
                 if self.is_over() {
                     // What the taker waits for lies behind what must be kept meanwhile, which only the limit bounds. Asked
                     // without the lock: the log may have to give up something, and has a lock of its own.

@@ -135,9 +135,10 @@ impl Log {
         self.shared.state.lock().at_log_end()
     }
 
-    /// What the log waits for, when its source cannot be reached: a sentence.
+    /// What the log waits for, when its source, or what decoding needs, cannot be reached: a sentence.
     pub fn waits_for(&self) -> Option<String> {
-        self.shared.state.lock().waiting.clone()
+        let state = self.shared.state.lock();
+        state.waiting.clone().or_else(|| state.decoding_waits.clone())
     }
 
     /// Bytes held now: decoded segments and payloads that are being decoded.

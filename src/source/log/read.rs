@@ -180,8 +180,21 @@ fn size(piece: &Payloads) -> usize {
 
 fn decode_and_append(shared: &Shared, decoder: &mut Option<Box<dyn Decoder>>, piece: Payloads) -> Result<()> {
     let (partition, size) = (piece.span.partition, size(&piece));
-    let segment = decode(&shared.make_decoder, decoder, piece)?;
+    let mut told = false;
+    let wait = &mut |error: &Error, time| {
+        let why = error.chain();
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!("waiting: {why}");
+        }
+        shared.state.lock().decoding_waits = Some(why);
+        pause(shared, time);
+        !shared.stopped()
+    };
+    let Some(segment) = decode(&shared.make_decoder, decoder, piece, wait)? else { return Ok(()) };
     let mut state = shared.state.lock();
+    if told {
+        state.decoding_waits = None;
+    }
     state.in_flight -= size;
     if let Some(tail) = state.tails.get_mut(&partition) {
         tail.pending -= 1;
@@ -194,18 +207,33 @@ fn decode_and_append(shared: &Shared, decoder: &mut Option<Box<dyn Decoder>>, pi
     Ok(())
 }
 
-/// Decodes a piece; makes the decoder first when there is none. The decoder takes the piece away, so there is no second attempt.
-pub(super) fn decode(make: &super::MakeDecoder, decoder: &mut Option<Box<dyn Decoder>>, piece: Payloads) -> Result<Segment> {
+/// Decodes a piece; makes the decoder first when there is none. The decoder takes the piece away, so there is no second attempt; but for what
+/// it must have before, it is asked again and again, and `wait` between two times. `None`: `wait` said that it was in vain.
+pub(super) fn decode(
+    make: &super::MakeDecoder,
+    decoder: &mut Option<Box<dyn Decoder>>,
+    piece: Payloads,
+    wait: &mut dyn FnMut(&Error, Duration) -> bool,
+) -> Result<Option<Segment>> {
     let decoder = match decoder {
         Some(decoder) => decoder,
         None => decoder.insert(make()?),
     };
     // No format has a say in whom a record is for.
     let for_lanes = piece.for_lanes();
+    let mut backoff = Backoff::default();
+    while let Err(error) = decoder.prepare(&piece) {
+        if error.kind() != Kind::Unreachable {
+            return Err(error);
+        }
+        if !wait(&error, backoff.next()) {
+            return Ok(None);
+        }
+    }
     let mut segment = decoder.decode(piece)?.into_segment();
     segment.bytes += for_lanes.len() * size_of::<ForLane>();
     segment.for_lanes = for_lanes.into();
-    Ok(segment)
+    Ok(Some(segment))
 }
 
 /// Waits until there is room for another piece and a lane to read for. `false`: the log was stopped.

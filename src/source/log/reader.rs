@@ -118,7 +118,10 @@ impl LogReader {
     /// What the lane's reading waits for, when the source cannot be reached: a sentence.
     pub fn waits_for(&self) -> Option<String> {
         let own = self.feed.as_ref().and_then(Feed::waits_for);
-        own.or_else(|| self.shared.state.lock().waiting.clone())
+        own.or_else(|| {
+            let state = self.shared.state.lock();
+            state.waiting.clone().or_else(|| state.decoding_waits.clone())
+        })
     }
 
     /// Whether the lane reads by itself at present.

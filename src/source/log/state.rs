@@ -19,6 +19,8 @@ pub(super) struct State {
     pub(super) opened: bool,
     pub(super) error: Option<Error>,
     pub(super) waiting: Option<String>,
+    /// What decoding waits for: a sentence.
+    pub(super) decoding_waits: Option<String>,
     /// That the source is away was said; it is said again only after it was back.
     pub(super) said_away: bool,
     pub(super) tails: BTreeMap<i32, Tail>,
@@ -71,6 +73,7 @@ impl State {
             opened: false,
             error: None,
             waiting: None,
+            decoding_waits: None,
             said_away: false,
             tails: BTreeMap::new(),
             lanes: BTreeMap::new(),

@@ -27,6 +27,10 @@ impl Decoder for Numbers {
         Arc::clone(&self.0)
     }
 
+    fn prepare(&mut self, _: &Payloads) -> Result<()> {
+        Ok(())
+    }
+
     fn decode(&mut self, payloads: Payloads) -> Result<Decoded> {
         let (mut values, mut offsets, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for index in (0..payloads.len()).filter(|index| !payloads.tombstones.contains(index)) {

@@ -253,6 +253,10 @@ impl Decoder for Watching {
         self.inner.schema()
     }
 
+    fn prepare(&mut self, payloads: &Payloads) -> Result<()> {
+        self.inner.prepare(payloads)
+    }
+
     fn decode(&mut self, payloads: Payloads) -> Result<Decoded> {
         let (partition, appended_ns) = (payloads.span.partition, payloads.appended_ms.saturating_mul(1_000_000));
         let decoded = self.inner.decode(payloads);

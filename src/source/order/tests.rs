@@ -17,6 +17,10 @@ impl Decoder for Times {
         rows(&[]).schema()
     }
 
+    fn prepare(&mut self, _payloads: &Payloads) -> Result<()> {
+        Ok(())
+    }
+
     fn decode(&mut self, payloads: Payloads) -> Result<Decoded> {
         let number = |index| std::str::from_utf8(payloads.payload(index)).unwrap().parse().unwrap();
         let times: Vec<i64> = (0..payloads.len()).map(number).collect();

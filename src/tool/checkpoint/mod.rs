@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
+use tokio::sync::watch;
 
 use self::show::count;
 use super::project_dir;
@@ -81,7 +82,9 @@ impl PlaceArgs {
     async fn path(&self) -> Result<PathBuf> {
         match &self.checkpoint {
             Some(path) => Ok(path.clone()),
-            None => Ok(PathBuf::from(&project_dir::read(&self.folder).await?.settings().checkpoint)),
+            None => {
+                Ok(PathBuf::from(&project_dir::read_asking(&self.folder, watch::channel(false).1).await?.settings().checkpoint))
+            }
         }
     }
 }
