@@ -62,7 +62,12 @@ fn share_heaps() {
 /// Lets commands that print and end do so when whoever reads what they print has gone (`falaj check | head`). The others must survive
 /// the end of a connection, which raises the same signal.
 fn end_with_the_reader(command: &Command) {
-    if matches!(command, Command::Check(_) | Command::Checkpoint(_) | Command::Capture(_)) {
+    let only_prints = match command {
+        Command::Check(_) | Command::Checkpoint(_) | Command::Capture(_) => true,
+        Command::Backfill(args) => args.only_prints(),
+        _ => false,
+    };
+    if only_prints {
         // SAFETY: it only says what a signal does; nothing else runs yet.
         unsafe {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);

@@ -47,7 +47,16 @@ pub(super) async fn wait(parts: &LaneParts, claimed: &AtomicU64) -> Result<bool>
                 claimed.store(incarnation, Ordering::Relaxed);
                 return Ok(true);
             }
-            Stands::Over(_) | Stands::Driven => return Ok(true),
+            Stands::Over(handover) => {
+                if handover.step == Step::Done && handover.query != parts.plan.query {
+                    tracing::warn!(
+                        "lane '{}' goes on from a backfill's result, which other SQL has made than stands in this folder",
+                        parts.plan.name
+                    );
+                }
+                return Ok(true);
+            }
+            Stands::Driven => return Ok(true),
         }
     }
 }

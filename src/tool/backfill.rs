@@ -53,6 +53,13 @@ pub struct BackfillArgs {
     no_web: bool,
 }
 
+impl BackfillArgs {
+    /// Whether the command says something and ends.
+    pub fn only_prints(&self) -> bool {
+        self.dry_run || self.cancel
+    }
+}
+
 /// Runs until every result is whole and has been handed over, or `stop` is true; then the next start goes on.
 pub async fn run(args: BackfillArgs, stop: watch::Receiver<bool>) -> Result<()> {
     let asked = Asked {
