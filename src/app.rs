@@ -1,5 +1,6 @@
 //! The composition root: it alone, with [`sinks`], names concrete adapters. A [`Project`] goes in, running lanes come out.
 
+mod dead;
 mod sinks;
 mod sources;
 
@@ -35,6 +36,8 @@ use crate::source::memory::MemorySource;
 use crate::source::postgres::{PostgresOptions, SlotTables};
 use crate::status::Status;
 use crate::table::TableDef;
+
+pub use self::dead::kept_letters;
 
 use self::sinks::{check_table, placeholder};
 use self::sources::{Captured, OpenSource};

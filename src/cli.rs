@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::tool::capture::{self, CaptureArgs};
 use crate::tool::checkpoint::{self, CheckpointArgs};
 use crate::tool::demo::{self, DemoArgs};
+use crate::tool::dlq::{self, DlqArgs};
 use crate::tool::generate::{self, GenerateArgs};
 use crate::tool::progress::BesideBars;
 use crate::tool::receive::{self, ReceiveArgs};
@@ -37,6 +38,8 @@ enum Command {
     Checkpoint(CheckpointArgs),
     /// Show or drop what Postgres keeps for the tables whose changes are read, or let a table's rows come again
     Capture(CaptureArgs),
+    /// List, show, replay or purge the dead letters of a folder's sources
+    Dlq(DlqArgs),
     /// Make tables, content and events, in Postgres and Kafka
     Generate(GenerateArgs),
     /// Stand for the external HTTP system: take rows, count them, show the last ones
@@ -59,7 +62,7 @@ fn share_heaps() {
 /// Lets commands that print and end do so when whoever reads what they print has gone (`falaj check | head`). The others must survive
 /// the end of a connection, which raises the same signal.
 fn end_with_the_reader(command: &Command) {
-    if matches!(command, Command::Check(_) | Command::Checkpoint(_) | Command::Capture(_)) {
+    if matches!(command, Command::Check(_) | Command::Checkpoint(_) | Command::Capture(_) | Command::Dlq(_)) {
         // SAFETY: it only says what a signal does; nothing else runs yet.
         unsafe {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
@@ -131,6 +134,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Check(args) => run::check(args).await,
         Command::Checkpoint(args) => checkpoint::run(args).await,
         Command::Capture(args) => capture::run(args).await,
+        Command::Dlq(args) => dlq::run(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Receive(args) => receive::run(args, stopped()).await,
     }
