@@ -17,6 +17,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::DFSchema;
 use datafusion::error::DataFusionError;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::physical_expr::PhysicalExpr;
 
 use super::project::Project;
@@ -70,12 +72,18 @@ impl Repair {
         let time = EpochTime::default();
         time.set(now_ns);
         let session = project.session(&time, &TableFactory::default(), &Share::unlimited()).await?;
-        let wrong = |sentence: String| Error::new(Kind::Sql, format!("--repair: {sentence}"));
+        let wrong = |sentence: String| Error::new(Kind::Sql, format!("--repair: {}", sentence.replace(" of the file", "")));
         let refused = |error: &DataFusionError| wrong(told(error, &Known::of(&session)).sentence);
         let schema = schema();
         let columns = DFSchema::try_from(Arc::clone(&schema)).map_err(|error| refused(&error))?;
         let parsed = session.parse_sql_expr(sql, &columns).map_err(|error| refused(&error))?;
-        let expression = session.create_physical_expr(parsed, &columns).map_err(|error| refused(&error))?;
+        // Some functions exist in the simplified form only.
+        let context = SimplifyContext::builder().with_schema(Arc::new(columns.clone()));
+        let context = context.with_config_options(Arc::clone(session.state().config_options()));
+        let simplifier = ExprSimplifier::new(context.build());
+        let simple = simplifier.coerce(parsed, &columns).and_then(|expression| simplifier.simplify(expression));
+        let planned = simple.and_then(|simple| session.create_physical_expr(simple, &columns));
+        let expression = planned.map_err(|error| refused(&error))?;
         match expression.data_type(&schema).map_err(|error| refused(&error))? {
             DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => {}
             DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::Null => {}
@@ -195,7 +203,8 @@ mod tests {
     #[tokio::test]
     async fn what_is_wrong_is_said_in_a_sentence() {
         for (sql, says) in [
-            ("payload + 1", "--repair: it gives BIGINT; the new payload must be VARCHAR or BINARY"),
+            ("offset + 1", "--repair: it gives BIGINT; the new payload must be VARCHAR or BINARY"),
+            ("payload + 1", "--repair: VARCHAR and BIGINT do not go together: CAST one of them"),
             ("payloda", "--repair: there is no column 'payloda'; did you mean 'payload'?"),
             ("replac(payload, 'a', 'b')", "--repair: there is no function 'replac'; did you mean 'replace'?"),
             ("length(payload)", "--repair: it gives INT; the new payload must be VARCHAR or BINARY"),

@@ -206,7 +206,8 @@ mod tests {
     }
 
     fn place(folder: &Path) -> FolderDeadLetters {
-        let payload = |_, offset| (offset < 9).then(|| if offset == 1 { vec![0xff] } else { offset.to_string().into_bytes() });
+        let payload =
+            |_: i32, offset: i64| (offset < 9).then(|| if offset == 1 { vec![0xff] } else { offset.to_string().into_bytes() });
         FolderDeadLetters::new(folder, "events", Arc::new(payload))
     }
 
