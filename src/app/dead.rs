@@ -8,7 +8,6 @@ use crate::query::project::Project;
 use crate::query::tables::Role;
 use crate::secrets::Secrets;
 use crate::source::kafka::KafkaOptions;
-use crate::source::postgres::PostgresOptions;
 use crate::table::did_you_mean;
 
 /// The dead letters of every source of `project`, or of the one whose table or topic is `named`. Touches no network yet.
@@ -20,19 +19,17 @@ pub fn kept_letters(project: &Project, named: Option<&str>) -> Result<Vec<Box<dy
         if !is_named(&table.location) && !table.location.contains("${") {
             continue;
         }
-        let table = Secrets::Needed.resolve(table)?;
+        // Changes have their letters in a folder, and nobody is connected to.
+        let changes = table.stored_as == "POSTGRES";
+        let table = if changes { Secrets::Optional } else { Secrets::Needed }.resolve(table)?;
         if !is_named(&table.location) || kept.iter().any(|kept| kept.source() == table.location) {
             continue;
         }
-        kept.push(match table.stored_as.as_str() {
-            "POSTGRES" => {
-                PostgresOptions::from_table(&table)?;
-                Box::new(FolderKept::new(&project.settings().dead_letters, table.location))
-            }
-            _ => {
-                let options = KafkaOptions::from_table(&table)?;
-                Box::new(KafkaKept::new(options.brokers, options.kafka, options.topic))
-            }
+        kept.push(if changes {
+            Box::new(FolderKept::new(&project.settings().dead_letters, table.location))
+        } else {
+            let options = KafkaOptions::from_table(&table)?;
+            Box::new(KafkaKept::new(options.brokers, options.kafka, options.topic))
         });
     }
     match named {

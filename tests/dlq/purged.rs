@@ -5,8 +5,9 @@ use super::{Scene, event};
 #[tokio::test]
 async fn what_is_purged_is_gone_and_the_broker_deletes_what_nobody_needs() {
     let scene = Scene::new(1).await;
-    let late = |id| event(id, 10, "web");
-    scene.send(0, &["{".to_string(), "[]".to_string(), "{".to_string(), late(1)]);
+    scene.send(0, &["{".to_string(), "[]".to_string(), "{".to_string()]);
+    scene.run();
+    scene.send(0, &[event(1, 10, "web")]);
     scene.run();
     assert_eq!(scene.letters().len(), 5);
     assert!(scene.dlq(&["purge", "--code", "not_an_object"]).ends_with(": 1 letter purged\n"));
