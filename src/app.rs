@@ -2,6 +2,7 @@
 
 pub mod backfill;
 pub mod columns;
+mod dead;
 mod sinks;
 mod sources;
 
@@ -37,6 +38,8 @@ use crate::source::memory::MemorySource;
 use crate::source::postgres::{PostgresOptions, SlotTables};
 use crate::status::Status;
 use crate::table::TableDef;
+
+pub use self::dead::kept_letters;
 
 use self::sinks::{check_table, placeholder};
 use self::sources::{Captured, OpenSource};

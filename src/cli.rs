@@ -13,6 +13,7 @@ use crate::tool::backfill::{self, BackfillArgs};
 use crate::tool::capture::{self, CaptureArgs};
 use crate::tool::checkpoint::{self, CheckpointArgs};
 use crate::tool::demo::{self, DemoArgs};
+use crate::tool::dlq::{self, DlqArgs};
 use crate::tool::generate::{self, GenerateArgs};
 use crate::tool::progress::BesideBars;
 use crate::tool::receive::{self, ReceiveArgs};
@@ -40,6 +41,8 @@ enum Command {
     Checkpoint(CheckpointArgs),
     /// Show or drop what Postgres keeps for the tables whose changes are read, or let a table's rows come again
     Capture(CaptureArgs),
+    /// List, show, replay or purge the dead letters of a folder's sources
+    Dlq(DlqArgs),
     /// Make tables, content and events, in Postgres and Kafka
     Generate(GenerateArgs),
     /// Stand for the external HTTP system: take rows, count them, show the last ones
@@ -63,7 +66,7 @@ fn share_heaps() {
 /// the end of a connection, which raises the same signal.
 fn end_with_the_reader(command: &Command) {
     let only_prints = match command {
-        Command::Check(_) | Command::Checkpoint(_) | Command::Capture(_) => true,
+        Command::Check(_) | Command::Checkpoint(_) | Command::Capture(_) | Command::Dlq(_) => true,
         Command::Backfill(args) => args.only_prints(),
         _ => false,
     };
@@ -140,6 +143,7 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Backfill(args) => backfill::run(args, stop_signal()).await,
         Command::Checkpoint(args) => checkpoint::run(args).await,
         Command::Capture(args) => capture::run(args).await,
+        Command::Dlq(args) => dlq::run(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Receive(args) => receive::run(args, stopped()).await,
     }

@@ -10,6 +10,7 @@ mod compose;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod dead_letters;
+mod dlq;
 mod end_to_end;
 mod faults;
 mod fingerprint;

@@ -4,6 +4,7 @@ pub mod board;
 pub mod capture;
 pub mod checkpoint;
 pub mod demo;
+pub mod dlq;
 pub mod generate;
 mod machine;
 pub mod progress;
