@@ -41,7 +41,7 @@ use crate::table::TableDef;
 
 pub use self::dead::kept_letters;
 
-use self::sinks::{check_table, placeholder};
+use self::sinks::{SinkKind, check_table, placeholder};
 use self::sources::{Captured, OpenSource};
 
 /// What stands for the outside systems.
@@ -120,6 +120,8 @@ pub async fn check(project: &Project, secrets: Secrets) -> Result<Vec<LanePlan>>
     let mut written: HashMap<String, String> = HashMap::new();
     for lane in project.lanes() {
         let plan = plan_lane(project, lane, &lookups, Share::unlimited()).await?;
+        // A table that is read may be written, too: then it must be right as a sink.
+        SinkKind::of(&placeholder(secrets.resolve(&plan.sink)?))?;
         if let Some(why) = written_otherwise(&plan.sink) {
             return Err(Error::new(Kind::Sql, why).at(lane.place()));
         }

@@ -24,5 +24,6 @@ mod lookup_postgres;
 mod parquet_readers;
 mod readme;
 mod redis_sink;
+mod registry_sink;
 mod support;
 mod wrong_use;

@@ -8,6 +8,7 @@ use crate::lane::Emit;
 use crate::lookup::postgres::PostgresLookup;
 use crate::memory::{Share, Use};
 use crate::query::tables::{Role, role};
+use crate::registry::http::HttpRegistry;
 use crate::sink::Sink;
 use crate::sink::files::{FilesOptions, FilesSink};
 use crate::sink::http::{HttpOptions, HttpSink};
@@ -129,7 +130,13 @@ pub(super) fn make_sink(
             SinkKind::Redis(options) => Box::new(RedisSink::new(options.clone()).accounted(account)),
             SinkKind::Files(options) => Box::new(FilesSink::new(options.clone()).accounted(account)),
             SinkKind::Http(options) => Box::new(HttpSink::new(options.clone(), &outbox).accounted(account)),
-            SinkKind::Kafka(options) => Box::new(KafkaSink::new(options.clone()).accounted(account)),
+            SinkKind::Kafka(options) => {
+                let sink = KafkaSink::new(options.clone()).accounted(account);
+                Box::new(match options.registry() {
+                    Some(registry) => sink.with_registry(Arc::new(HttpRegistry::new(registry)?)),
+                    None => sink,
+                })
+            }
             SinkKind::Print => Box::new(PrintSink::default()),
         };
         Ok(match watched {

@@ -6,7 +6,8 @@ use rdkafka::error::KafkaError;
 use super::clients::PRODUCER;
 
 /// Options that only a reader looks at; whoever writes the same table knows them, and leaves them alone.
-pub(crate) const FOR_READERS: [&str; 8] = [
+pub(crate) const FOR_READERS: [&str; 9] = [
+    "schema",
     "start",
     "on_lost",
     "changes",

@@ -1,4 +1,4 @@
-//! Kafka: an epoch's rows as JSON on a topic, in one transaction that carries the epoch's number (see [`crate::kafka`]): each row
+//! Kafka: an epoch's rows as JSON or Avro on a topic, in one transaction that carries the epoch's number (see [`crate::kafka`]): each row
 //! is there once for whoever reads committed records only.
 //!
 //! An epoch stays in memory as the lane made it, columns shared, until it is applied; the records are encoded on their way into the
@@ -7,21 +7,27 @@
 //! open for 30 s at most: an epoch that takes longer is tried again, and smaller epochs (`falaj.epoch_bytes_max`) help.
 //!
 //! A new lineage knows nothing of an older one, and appends.
+//!
+//! A table with a schema registry registers its schema when it is opened; one that the registry refuses stops the lane.
 
+mod encode;
 mod options;
 mod rows;
+mod schema;
 
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use async_trait::async_trait;
 
+use self::encode::Encoding;
 pub use self::options::{KafkaSinkOptions, written_otherwise};
 use self::rows::Shape;
 use crate::batch::{DeadLetter, Output};
 use crate::error::{Error, Kind, Result};
 use crate::kafka::{MadeTopic, Place, Session, Transactions, Words, blocking};
 use crate::memory::{Account, Use};
+use crate::registry::Registry;
 use crate::sink::{Applied, Sink, Staged, Writer};
 
 const WORDS: Words = Words {
@@ -35,6 +41,7 @@ const WORDS: Words = Words {
 /// The sink of a `STORED AS KAFKA` table. Connects when it is opened.
 pub struct KafkaSink {
     options: KafkaSinkOptions,
+    registry: Option<Arc<dyn Registry>>,
     shape: Arc<Shape>,
     transactions: Transactions,
     open: Taken,
@@ -62,11 +69,10 @@ impl Taken {
 impl KafkaSink {
     /// A sink over these options. Connects to nothing.
     pub fn new(options: KafkaSinkOptions) -> Self {
-        let shape =
-            Shape { topic: options.topic.clone(), key: options.key, upserts: options.upserts, debezium: options.debezium };
         Self {
+            shape: Arc::new(shape(&options, Encoding::Json)),
             options,
-            shape: Arc::new(shape),
+            registry: None,
             transactions: Transactions::default(),
             open: Taken::default(),
             skipped: 0,
@@ -78,6 +84,33 @@ impl KafkaSink {
     pub fn accounted(mut self, account: Account) -> Self {
         self.account = account;
         self
+    }
+
+    /// The same, with the registry that [`KafkaSinkOptions::registry`] names.
+    pub fn with_registry(mut self, registry: Arc<dyn Registry>) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// Registers the schema of the rows, and encodes by it from here on.
+    async fn register(&mut self) -> Result<()> {
+        let (Some((rows, place)), Some(registry)) = (&self.options.registered, &self.registry) else { return Ok(()) };
+        let id = match registry.register(&place.subject, &rows.schema).await {
+            Err(refused) if refused.kind() == Kind::Refused => {
+                // Its answer to the question alone says more.
+                let newest = registry.latest(&place.subject).await?.map_or(0, |newest| newest.version);
+                let why = registry.incompatible(&place.subject, &rows.schema).await?.unwrap_or_else(|| refused.to_string());
+                let text = format!(
+                    "the schema of its columns may not follow version {newest} of subject '{}' in the registry: {why}; change the columns, \
+                     or what the registry allows",
+                    place.subject
+                );
+                return Err(Error::new(Kind::Sql, text));
+            }
+            answer => answer?,
+        };
+        self.shape = Arc::new(shape(&self.options, Encoding::registered(rows, id)?));
+        Ok(())
     }
 
     /// How many rows of windows were left out so far, because their key is NULL (`emit 'update'`).
@@ -123,6 +156,7 @@ impl Sink for KafkaSink {
     }
 
     async fn open(&mut self, writer: &Writer) -> Result<Option<u64>> {
+        self.register().await.map_err(|error| self.told(error))?;
         let place = self.place(writer);
         self.transactions.open(place).await.map_err(|error| self.told(error))
     }
@@ -187,6 +221,11 @@ impl Sink for KafkaSink {
     async fn committed(&mut self, _epoch: u64, _staged: &[Staged]) -> Result<()> {
         Ok(())
     }
+}
+
+fn shape(options: &KafkaSinkOptions, encoding: Encoding) -> Shape {
+    let KafkaSinkOptions { topic, key, upserts, debezium, .. } = options;
+    Shape { topic: topic.clone(), key: *key, upserts: *upserts, debezium: *debezium, encoding }
 }
 
 /// Does `work` on a thread that may block, and gives the session back.

@@ -5,9 +5,12 @@ use std::fmt;
 use arrow::compute::can_cast_types;
 use arrow::datatypes::{DataType, Schema};
 
+use super::schema::RowSchema;
 use crate::debezium;
 use crate::error::Result;
 use crate::kafka::options::{FOR_READERS, fixed_for_writers, wrong_settings};
+use crate::registry::SchemaType;
+use crate::registry::options::RegistryOptions;
 use crate::table::{Options, TableDef};
 
 /// Brokers may have fewer; a mistyped number should not make a topic that nobody can delete in time.
@@ -26,6 +29,8 @@ pub struct KafkaSinkOptions {
     pub(super) upserts: bool,
     /// `format` `debezium-json`: the column with Debezium's records.
     pub(super) debezium: Option<usize>,
+    /// `format` `avro` or `json-schema`: what the registry gets to know.
+    pub(super) registered: Option<(RowSchema, RegistryOptions)>,
     /// For a topic that is missing; -1: as the broker has it.
     pub(super) partitions: i32,
     pub(super) replication: i32,
@@ -39,7 +44,8 @@ impl KafkaSinkOptions {
     /// | option | default | means |
     /// |---|---|---|
     /// | `brokers` | | `host:port`, several with commas; required |
-    /// | `format` | json | one object a record, without `_id`: that is the header `falaj.id`. Or `debezium-json`: the records of the column `_debezium`, which a table of changes has |
+    /// | `format` | json | one object a record, without `_id`: that is the header `falaj.id`. Or `debezium-json`: the records of the column `_debezium`, which a table of changes has. Or `avro`, `json-schema`: behind the id of a schema that is registered before the first record |
+    /// | `registry.url` | | the schema registry, for `avro` and `json-schema`; and what else [`RegistryOptions`] has |
     /// | `key` | | the column whose text is the record's key; without it, records have none |
     /// | `emit` | final | or `update` (with `key`): the rows that changed, and a tombstone for each that left |
     /// | `partitions`, `replication` | the broker's | for a topic that falaj makes, because it is missing |
@@ -50,7 +56,13 @@ impl KafkaSinkOptions {
     pub fn from_table(table: &TableDef) -> Result<Self> {
         let mut options = table.options();
         let brokers = options.required("brokers", "localhost:9092").to_string();
-        let is_debezium = options.one_of("format", &["json", "debezium-json"]) == "debezium-json";
+        let format = options.one_of("format", &["json", "debezium-json", "avro", "json-schema"]);
+        let is_debezium = format == "debezium-json";
+        let registered = match format {
+            "avro" => registered(&mut options, table, SchemaType::Avro),
+            "json-schema" => registered(&mut options, table, SchemaType::Json),
+            _ => None,
+        };
         let key = options.text("key").map(|name| key(&mut options, &table.schema, name));
         let upserts = options.one_of("emit", &["final", "update"]) == "update";
         if upserts && key.is_none() {
@@ -78,7 +90,26 @@ impl KafkaSinkOptions {
         }
         options.finish()?;
         let (name, topic) = (table.name.clone(), table.location.clone());
-        Ok(Self { table: name, topic, brokers, key: key.flatten(), upserts, debezium, partitions, replication, kafka })
+        let key = key.flatten();
+        Ok(Self { table: name, topic, brokers, key, upserts, debezium, registered, partitions, replication, kafka })
+    }
+}
+
+impl KafkaSinkOptions {
+    /// The registry that the rows' schema belongs into.
+    pub fn registry(&self) -> Option<&RegistryOptions> {
+        self.registered.as_ref().map(|(_, registry)| registry)
+    }
+}
+
+fn registered(options: &mut Options<'_>, table: &TableDef, schema_type: SchemaType) -> Option<(RowSchema, RegistryOptions)> {
+    let registry = RegistryOptions::read(options, table);
+    match RowSchema::of(table, schema_type) {
+        Ok(rows) => Some((rows, registry)),
+        Err(problems) => {
+            problems.into_iter().for_each(|problem| options.problem(problem));
+            None
+        }
     }
 }
 

@@ -4,11 +4,12 @@ use arrow::array::{Array, RecordBatch, StringArray};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
+use super::encode::Encoding;
 use crate::batch::{DeadLetter, Output, RowIds, Stage};
 use crate::debezium::{self, Record};
 use crate::error::Result;
 use crate::kafka::Session;
-use crate::sink::{cells, json};
+use crate::sink::cells;
 
 /// The header with a row's `_id`.
 const ID: &str = "falaj.id";
@@ -16,7 +17,6 @@ const ID: &str = "falaj.id";
 const SERVE_EVERY: usize = 1024;
 
 /// How rows become records.
-#[derive(Debug, Clone)]
 pub(super) struct Shape {
     pub(super) topic: String,
     pub(super) key: Option<usize>,
@@ -24,6 +24,8 @@ pub(super) struct Shape {
     pub(super) upserts: bool,
     /// The column with Debezium's records, where each row is what that says.
     pub(super) debezium: Option<usize>,
+    /// What a row becomes otherwise.
+    pub(super) encoding: Encoding,
 }
 
 impl Shape {
@@ -49,12 +51,12 @@ impl Shape {
         }
         let keys = self.keys(rows)?;
         let mut id = String::new();
-        json::each_object(rows, None, |row, object| {
+        self.encoding.each(rows, |row, payload| {
             let key = keys.as_ref().and_then(|keys| cells::text(keys, row));
             if self.upserts && key.is_none() {
                 return Ok(());
             }
-            let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic).payload(object);
+            let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.topic).payload(payload);
             record.key = key.map(str::as_bytes);
             if let Some(ids) = ids {
                 id.clear();
