@@ -157,7 +157,25 @@ pub async fn cancel(project: &Project) -> Result<(Vec<String>, Vec<String>)> {
         Err(error) if error.kind() == Kind::Corrupt => None,
         plan => plan?,
     };
-    let (mut went_on, mut handed_over) = (Vec::new(), Vec::new());
+    let still = standing_still(&stores).await?;
+    for lane in plan.iter().flat_map(|plan| plan.lanes.keys()) {
+        let (own, lineage) = (Arc::clone(&stores.own), plan.as_ref().map_or("", |plan| plan.lineage.as_str()));
+        LaneLog::claim(own, lineage, lane, &Clock::system(), Needs::LastEpoch, u64::MAX).await?;
+    }
+    let mut went_on = Vec::new();
+    for (lane, stopped) in still {
+        stopped.off().await?;
+        went_on.push(lane);
+    }
+    let handed_over = match &plan {
+        Some(plan) => drop_results(project, &stores, plan).await?,
+        None => Vec::new(),
+    };
+    Ok((went_on, handed_over))
+}
+
+/// The lanes that stand still for a backfill. `Err`: the results of one are being exchanged.
+async fn standing_still(stores: &Stores) -> Result<Vec<(String, Stopped)>> {
     let mut still = Vec::new();
     for lane in read::lanes(stores.live.as_ref()).await? {
         let Some(stopped) = Stopped::found(Arc::clone(&stores.live), &stores.lineage, &lane).await? else { continue };
@@ -169,30 +187,25 @@ pub async fn cancel(project: &Project) -> Result<(Vec<String>, Vec<String>)> {
         }
         still.push((lane, stopped));
     }
-    if let Some(plan) = &plan {
-        for lane in plan.lanes.keys() {
-            let clock = Clock::system();
-            LaneLog::claim(Arc::clone(&stores.own), &plan.lineage, lane, &clock, Needs::LastEpoch, u64::MAX).await?;
-        }
-    }
-    for (lane, stopped) in still {
-        stopped.off().await?;
-        went_on.push(lane);
-    }
-    for (name, of) in plan.iter().flat_map(|plan| &plan.lanes) {
-        let Some(plan) = &plan else { continue };
+    Ok(still)
+}
+
+/// Deletes the results that were not handed over. Gives the lanes whose were.
+async fn drop_results(project: &Project, stores: &Stores, plan: &Plan) -> Result<Vec<String>> {
+    let mut handed_over = Vec::new();
+    for (name, of) in &plan.lanes {
         let (_, _, lineage) = stands(stores.live.as_ref(), &stores.lineage, name).await?;
         if lineage == plan.lineage {
             handed_over.push(name.clone());
             continue;
         }
-        let Some(lane) = project.lanes().iter().find(|lane| lane.name == *name).filter(|_| of.way == Way::Folder) else {
-            continue;
-        };
+        // The folder of a lane that is there no more is for a person to delete.
+        let lane = project.lanes().iter().find(|lane| lane.name == *name && of.way == Way::Folder);
+        let Some(lane) = lane else { continue };
         let lane = plan_lane(project, lane, &project.empty_lookups()?, Share::unlimited()).await?;
         if let Some(options) = files_of(&lane)? {
             FilesSink::drop_shadow(options, writer(plan, name, 0)).await?;
         }
     }
-    Ok((went_on, handed_over))
+    Ok(handed_over)
 }

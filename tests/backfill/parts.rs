@@ -5,7 +5,7 @@ use std::process::Output;
 use super::{backfill, edit, new_rows, project, rows};
 use crate::end_to_end::{events, found, send};
 use crate::support::falaj::Falaj;
-use crate::support::project::Project;
+use crate::support::project::{Project, wait_until};
 
 const EVENTS: usize = 4_000;
 
@@ -113,5 +113,27 @@ async fn what_cannot_be_read_again_or_was_begun_otherwise_is_refused_in_one_sent
     assert_eq!(output.status.code(), Some(0), "{}\n{begun}", said(&output));
     assert!(!project.path("data/.bigquery_output.backfill").exists());
     backfill(&project, &[]);
+    project.finish().await;
+}
+
+#[tokio::test]
+async fn a_backfill_that_is_asked_to_stop_ends_well_and_goes_on_with_the_same_command() {
+    let project = project().await;
+    let all = events(20 * EVENTS);
+    send(&project, &all);
+    project.run_until_latest("http://unused");
+    edit(&project);
+    let records = project.path("data/run/checkpoint/falaj.backfill/bigquery");
+    let falaj = Falaj::start(&mut project.command(&["backfill", "queries", "--no-web"]));
+    wait_until("it has written some", async || records.read_dir().is_ok_and(|names| names.count() > 3)).await;
+    falaj.terminate();
+    let (status, said) = falaj.end();
+    assert_eq!(status.code(), Some(0), "{said}");
+    assert!(said.contains("once more ends at once") && !said.contains("'bigquery' goes on from the new result"), "{said}");
+    found::assert_same("stopped", &rows(&all), &found::enriched(&project.path("data/bigquery_output")));
+    let output = run(&project, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", self::said(&output));
+    assert!(self::said(&output).contains(", which goes on\n"), "{}", self::said(&output));
+    found::assert_same("after", &new_rows(&all), &found::enriched(&project.path("data/bigquery_output")));
     project.finish().await;
 }

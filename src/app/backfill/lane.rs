@@ -9,7 +9,8 @@ use tokio::task::JoinHandle;
 
 use super::plan::{PlannedLane, Stores};
 use crate::checkpoint::handover::{Stands, Stopped, made, stands};
-use crate::checkpoint::read::Recovered;
+use crate::checkpoint::lane_log::LaneLog;
+use crate::checkpoint::read::{Needs, Recovered};
 use crate::checkpoint::record::Step;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
@@ -80,7 +81,7 @@ impl BackfillLane {
             _ => None,
         };
         let at_swap = stopped.as_ref().is_some_and(|stopped| stopped.handover().step == Step::Swap);
-        let found = if at_swap { made(self.stores.own.as_ref(), &self.lineage, name).await? } else { None };
+        let found = if at_swap { self.made_before().await? } else { None };
         let made = match found {
             Some(made) => made,
             None => match self.read(&mut stopped).await {
@@ -97,6 +98,13 @@ impl BackfillLane {
             self.clear_away().await?;
         }
         Ok(true)
+    }
+
+    /// What a process before this one has made. It is claimed: that process may only sleep.
+    async fn made_before(&self) -> Result<Option<Recovered>> {
+        let (own, clock) = (Arc::clone(&self.stores.own), &self.parts.clock);
+        LaneLog::claim(own, &self.lineage, &self.name, clock, Needs::LastEpoch, u64::MAX).await?;
+        made(self.stores.own.as_ref(), &self.lineage, &self.name).await
     }
 
     /// Reads to the end: of the plan, or to the positions of the lane, which stands still from then on.
@@ -170,6 +178,10 @@ impl BackfillLane {
             stopped.swap(live, made, own).await?;
         }
         failpoint::hit(name, "handover.swap");
+        if self.incarnation().await? != made.incarnation {
+            let text = format!("another process goes on with the backfill of lane '{name}'; this one stops");
+            return Err(Error::new(Kind::Fenced, text));
+        }
         if let Some(options) = &self.files {
             let mut sink = FilesSink::new(options.clone()).of_backfill();
             sink.goes_on();
