@@ -21,5 +21,6 @@ mod lookup_postgres;
 mod parquet_readers;
 mod readme;
 mod redis_sink;
+mod registry;
 mod support;
 mod wrong_use;
