@@ -1,6 +1,8 @@
 //! The composition root: it alone, with [`sinks`], names concrete adapters. A [`Project`] goes in, running lanes come out.
 
+pub mod backfill;
 pub mod columns;
+mod dead;
 mod sinks;
 mod sources;
 
@@ -36,6 +38,8 @@ use crate::source::memory::MemorySource;
 use crate::source::postgres::{PostgresOptions, SlotTables};
 use crate::status::Status;
 use crate::table::TableDef;
+
+pub use self::dead::kept_letters;
 
 use self::sinks::{check_table, placeholder};
 use self::sources::{Captured, OpenSource};
@@ -96,6 +100,9 @@ pub struct Run {
     pub until_latest: bool,
     /// Becomes true when the process is to stop.
     pub stop: watch::Receiver<bool>,
+    /// Is told when the SQL must be read again, since a backfill has handed over a result of other SQL: then the run is to be stopped,
+    /// and another one begun.
+    pub reload: watch::Sender<bool>,
 }
 
 /// The checkpoint in a folder, which is made when something is first written.

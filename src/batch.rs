@@ -1,13 +1,15 @@
 //! What flows: payloads as they were read, segments as they were decoded, outputs as sinks take them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
-use arrow::compute::{concat, concat_batches};
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array, RecordBatch, StringArray};
+use arrow::compute::{concat, concat_batches, filter, filter_record_batch};
 use arrow::error::ArrowError;
 
+use crate::headers::{ForLane, Known, RecordHeader, VALUE_BYTES_MAX};
 use crate::position::Span;
 
 /// Undecoded records of one partition, in offset order: one arena, no allocation per record.
@@ -23,6 +25,8 @@ pub struct Payloads {
     pub offsets: Vec<i64>,
     /// Indexes of records without a payload (tombstones); their slice in `bytes` is empty.
     pub tombstones: Vec<usize>,
+    /// The headers that falaj reads, in the order of the records; ordinary records have none.
+    pub headers: Vec<RecordHeader>,
     /// When the last record was appended to the log, in ms since 1970; 0 if unknown.
     pub appended_ms: i64,
     /// How many of its offsets the log no longer had, when the user has said to go on without them.
@@ -48,6 +52,26 @@ impl Payloads {
         }
         self.ends.push(self.bytes.len());
         self.offsets.push(offset);
+    }
+
+    /// Gives the record that was added last a header.
+    pub fn push_header(&mut self, name: Known, value: &[u8]) {
+        let value = value[..value.len().min(VALUE_BYTES_MAX)].into();
+        self.headers.push(RecordHeader { record: self.ends.len().saturating_sub(1), name, value });
+    }
+
+    /// The records that are for one lane only, in offset order.
+    pub fn for_lanes(&self) -> Vec<ForLane> {
+        let mut found: Vec<ForLane> = Vec::new();
+        for header in self.headers.iter().filter(|header| header.name == Known::Lane) {
+            let name = String::from_utf8_lossy(&header.value);
+            let lane = match found.last() {
+                Some(before) if *before.lane == *name => Arc::clone(&before.lane),
+                _ => name.into(),
+            };
+            found.push(ForLane { offset: self.offsets[header.record], lane });
+        }
+        found
     }
 
     /// The payload of record `index`; empty for a tombstone.
@@ -114,6 +138,8 @@ pub struct Segment {
     pub dead: Arc<[DeadLetter]>,
     /// The offsets of the records without a payload.
     pub tombstones: Arc<[i64]>,
+    /// The records that are for one lane only, in offset order: see [`Segment::for_lane`].
+    pub for_lanes: Arc<[ForLane]>,
     /// When the last record was appended to the log, in ms since 1970; 0 if unknown.
     pub appended_ms: i64,
     /// How many of its offsets the source no longer had, when the user has said to go on without them.
@@ -129,6 +155,24 @@ impl Segment {
     /// How many records it covers.
     pub fn records(&self) -> u64 {
         (self.rows.num_rows() + self.dead.len() + self.tombstones.len()) as u64
+    }
+
+    /// What `lane` is to see of it, and how many rows it is not to see: those of records that are for another lane only.
+    pub fn for_lane(&self, lane: &str) -> Result<(Cow<'_, Segment>, u64), ArrowError> {
+        let others: Vec<i64> = self.for_lanes.iter().filter(|one| *one.lane != *lane).map(|one| one.offset).collect();
+        if others.is_empty() {
+            return Ok((Cow::Borrowed(self), 0));
+        }
+        let keep: BooleanArray = self.offsets.values().iter().map(|at| Some(others.binary_search(at).is_err())).collect();
+        let kept = self.filter(&keep)?;
+        let left_out = self.rows.num_rows() - kept.rows.num_rows();
+        Ok((Cow::Owned(kept), left_out as u64))
+    }
+
+    /// The same with those of its rows that `keep` has.
+    pub fn filter(&self, keep: &BooleanArray) -> Result<Segment, ArrowError> {
+        let offsets = filter(&self.offsets, keep)?.as_primitive().clone();
+        Ok(Segment { rows: filter_record_batch(&self.rows, keep)?, offsets, ..self.clone() })
     }
 
     /// Puts small neighbours of the same partition together, so that what a batch costs is not paid for a handful of rows. Takes
@@ -162,6 +206,7 @@ impl Segment {
             offsets: concat(&offsets)?.as_primitive().clone(),
             dead: run.iter().flat_map(|part| part.dead.iter().cloned()).collect(),
             tombstones: run.iter().flat_map(|part| part.tombstones.iter().copied()).collect(),
+            for_lanes: run.iter().flat_map(|part| part.for_lanes.iter().cloned()).collect(),
             appended_ms: run.iter().map(|part| part.appended_ms).max().unwrap_or(0),
             lost: run.iter().map(|part| part.lost).sum(),
             bytes: run.iter().map(|part| part.bytes).sum(),
@@ -181,6 +226,7 @@ impl Segment {
             offsets: self.offsets.slice(first, length),
             dead: self.dead.iter().filter(|letter| letter.offset >= offset).cloned().collect(),
             tombstones: self.tombstones.iter().copied().filter(|&at| at >= offset).collect(),
+            for_lanes: self.for_lanes.iter().filter(|one| one.offset >= offset).cloned().collect(),
             appended_ms: self.appended_ms,
             // Gaps come first.
             lost: self.lost.saturating_sub(offset.abs_diff(self.span.from)),
@@ -207,6 +253,7 @@ impl Segment {
             offsets: self.offsets.slice(0, length),
             dead: self.dead.iter().filter(|letter| letter.offset < offset).cloned().collect(),
             tombstones: self.tombstones.iter().copied().filter(|&at| at < offset).collect(),
+            for_lanes: self.for_lanes.iter().filter(|one| one.offset < offset).cloned().collect(),
             appended_ms: self.appended_ms,
             lost: self.lost.min(offset.saturating_sub(self.span.from).max(0).unsigned_abs()),
             bytes: self.bytes * length / self.offsets.len().max(1),
@@ -297,6 +344,7 @@ mod tests {
             offsets: values,
             dead: Arc::from([]),
             tombstones: Arc::from(tombstones),
+            for_lanes: Arc::from([]),
             appended_ms: offsets.end,
             lost: 0,
             bytes: 8,
@@ -332,5 +380,44 @@ mod tests {
         let (before, after) = (whole.to_offset(3), whole.from_offset(3));
         assert_eq!((before.records(), &*before.tombstones), (3, &[1][..]));
         assert_eq!((after.records(), &*after.tombstones), (3, &[4][..]));
+    }
+
+    fn for_lanes(offsets: &[(i64, &str)]) -> Arc<[ForLane]> {
+        offsets.iter().map(|&(offset, lane)| ForLane { offset, lane: lane.into() }).collect()
+    }
+
+    #[test]
+    fn a_lane_does_not_see_the_rows_that_are_for_another() {
+        let whole = Segment { for_lanes: for_lanes(&[(1, "a"), (2, "b"), (4, "b")]), ..(*segment(0, 0..6, &[2])).clone() };
+        // Of the records of other lanes one is a tombstone, which is counted as such.
+        for (lane, rows, left_out) in [("a", &[0, 1, 3, 5][..], 1), ("b", &[0, 3, 4, 5], 1), ("c", &[0, 3, 5], 2)] {
+            let (seen, others) = whole.for_lane(lane).unwrap();
+            assert_eq!((seen.offsets.values().as_ref(), others), (rows, left_out), "{lane}");
+            assert_eq!(seen.rows.num_rows(), rows.len());
+        }
+        let all = Segment { for_lanes: for_lanes(&[(1, "a")]), ..whole };
+        assert!(matches!(all.for_lane("a").unwrap(), (Cow::Borrowed(_), 0)), "nothing is copied");
+    }
+
+    #[test]
+    fn parts_and_neighbours_keep_whom_their_records_are_for() {
+        let whole = Segment { for_lanes: for_lanes(&[(1, "a"), (4, "b")]), ..(*segment(0, 0..6, &[])).clone() };
+        let (before, after) = (whole.to_offset(3), whole.from_offset(3));
+        assert_eq!((&*before.for_lanes, &*after.for_lanes), (&whole.for_lanes[..1], &whole.for_lanes[1..]));
+        let merged = Segment::merge_small(vec![Arc::new(before), Arc::new(after)]).unwrap();
+        assert_eq!(merged[0].for_lanes, whole.for_lanes);
+    }
+
+    #[test]
+    fn of_the_headers_of_records_the_lane_says_whom_they_are_for() {
+        let mut payloads = Payloads::default();
+        payloads.push(7, Some(b"x"));
+        payloads.push(9, None);
+        payloads.push_header(Known::ValueSchemaId, b"1");
+        payloads.push_header(Known::Lane, b"a");
+        payloads.push(10, Some(b"y"));
+        payloads.push_header(Known::Lane, &[b'n'; 1000]);
+        let long = "n".repeat(VALUE_BYTES_MAX);
+        assert_eq!(payloads.for_lanes(), *for_lanes(&[(9, "a"), (10, &long)]));
     }
 }

@@ -9,9 +9,11 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, Kind, Result};
+use crate::tool::backfill::{self, BackfillArgs};
 use crate::tool::capture::{self, CaptureArgs};
 use crate::tool::checkpoint::{self, CheckpointArgs};
 use crate::tool::demo::{self, DemoArgs};
+use crate::tool::dlq::{self, DlqArgs};
 use crate::tool::generate::{self, GenerateArgs};
 use crate::tool::progress::BesideBars;
 use crate::tool::receive::{self, ReceiveArgs};
@@ -33,10 +35,14 @@ enum Command {
     Demo(DemoArgs),
     /// Plan every file and check every table, without a network
     Check(CheckArgs),
+    /// Read history again with the SQL as it is, and put the new results in the place of the old ones
+    Backfill(BackfillArgs),
     /// Show what a checkpoint holds, verify it, or begin a new lineage from it
     Checkpoint(CheckpointArgs),
     /// Show or drop what Postgres keeps for the tables whose changes are read, or let a table's rows come again
     Capture(CaptureArgs),
+    /// List, show, replay or purge the dead letters of a folder's sources
+    Dlq(DlqArgs),
     /// Make tables, content and events, in Postgres and Kafka
     Generate(GenerateArgs),
     /// Stand for the external HTTP system: take rows, count them, show the last ones
@@ -59,7 +65,12 @@ fn share_heaps() {
 /// Lets commands that print and end do so when whoever reads what they print has gone (`falaj check | head`). The others must survive
 /// the end of a connection, which raises the same signal.
 fn end_with_the_reader(command: &Command) {
-    if matches!(command, Command::Check(_) | Command::Checkpoint(_) | Command::Capture(_)) {
+    let only_prints = match command {
+        Command::Check(_) | Command::Checkpoint(_) | Command::Capture(_) | Command::Dlq(_) => true,
+        Command::Backfill(args) => args.only_prints(),
+        _ => false,
+    };
+    if only_prints {
         // SAFETY: it only says what a signal does; nothing else runs yet.
         unsafe {
             libc::signal(libc::SIGPIPE, libc::SIG_DFL);
@@ -129,8 +140,10 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Run(args) => run::run(args, stop_signal()).await,
         Command::Demo(args) => demo::run(args, stop_signal()).await,
         Command::Check(args) => run::check(args).await,
+        Command::Backfill(args) => backfill::run(args, stop_signal()).await,
         Command::Checkpoint(args) => checkpoint::run(args).await,
         Command::Capture(args) => capture::run(args).await,
+        Command::Dlq(args) => dlq::run(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Receive(args) => receive::run(args, stopped()).await,
     }

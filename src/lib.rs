@@ -28,7 +28,7 @@
 //! | lane | one `INSERT INTO sink SELECT …` with positions, state and epochs of its own |
 //! | epoch | one numbered trip of a lane through intent → apply → commit, without gaps |
 //! | intent, commit, claim | the durable records "epoch e is these spans, decided so", "epoch e is applied", "this process drives the lane" |
-//! | lineage, incarnation | the id of a checkpoint's history; the number of a claim in it |
+//! | lineage, incarnation | the id of the history of a checkpoint, or of a lane since a backfill was handed over to it; the number of a claim |
 //! | staged | written and durable, but not yet visible to a reader |
 //! | snapshot | window state as of an epoch |
 //! | watermark | no earlier event time is expected |
@@ -54,7 +54,8 @@
 //! Modules in the order in which data flows: [`source`] (and its [`source::log`]) → [`decode`] (and [`registry`]) → [`lookup`] → [`query`] →
 //! [`window`] → [`lane`] → [`checkpoint`] → [`sink`], [`dead`] (both over `kafka`'s transactions). Begin with [`lane`]: the loop is [`lane::driver`], the protocol
 //! [`lane::epoch`]. [`app`] puts adapters together and is the only module that names them; [`tool`] has one file for each command.
-//! The words that all share are in [`position`], [`batch`], [`error`], [`backoff`], [`table`], [`settings`],
+//! [`app::backfill`] reads history again, beside the lanes; [`checkpoint::handover`] is how its results take the place of theirs.
+//! The words that all share are in [`position`], [`batch`], [`headers`], [`error`], [`backoff`], [`table`], [`settings`],
 //! [`secrets`], [`clock`], [`status`], [`metrics`], [`memory`], [`pgoutput`], [`debezium`], [`failpoint`].
 //! Skip [`web`] and [`tool`] at first.
 
@@ -69,6 +70,7 @@ pub mod debezium;
 pub mod decode;
 pub mod error;
 pub mod failpoint;
+pub mod headers;
 pub(crate) mod kafka;
 pub mod lane;
 pub mod lookup;

@@ -13,7 +13,9 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::error::{Error, Kind, Result};
-use crate::status::{CaptureSnapshot, Distribution, LaneSnapshot, LaneState, LookupSnapshot, Snapshot, Status};
+use crate::status::{
+    BackfillSnapshot, CaptureSnapshot, Distribution, LaneSnapshot, LaneState, LookupSnapshot, Snapshot, Status,
+};
 
 /// The bounds of the histograms: from below a millisecond to the seconds that no event should take.
 const BOUNDS_US: [u64; 14] =
@@ -91,6 +93,15 @@ const CAPTURE_GAUGES: [Gauge<CaptureSnapshot>; 4] = [
     }),
 ];
 
+const BACKFILL_GAUGES: [Gauge<BackfillSnapshot>; 2] = [
+    ("falaj_backfill_left_records", "Records that the backfill of the lane has still to read", None, |backfill| {
+        Some(backfill.left as f64)
+    }),
+    ("falaj_backfill_event_timestamp", "The event time that it has reached", Some(Unit::Seconds), |backfill| {
+        backfill.event_time_ns.map(|ns| ns as f64 / 1e9)
+    }),
+];
+
 const MEMORY_GAUGES: [Gauge<Snapshot>; 2] = [
     ("falaj_memory_limit", "What logs, state, lookups and sinks may hold together", Some(Unit::Bytes), |status| {
         status.memory.limit_bytes.map(|bytes| bytes as f64)
@@ -121,6 +132,7 @@ impl Collector for Figures {
         write.gauges(&LOOKUP_GAUGES, &status.lookups, |lookup| [("table", lookup.name.clone())])?;
         write.counters(&CAPTURE_COUNTERS, &status.captures, |capture| [("slot", capture.slot.clone())])?;
         write.gauges(&CAPTURE_GAUGES, &status.captures, |capture| [("slot", capture.slot.clone())])?;
+        write.gauges(&BACKFILL_GAUGES, &status.backfills, |backfill| [("lane", backfill.lane.clone())])?;
         write.gauges(&MEMORY_GAUGES, std::slice::from_ref(&status), |_| [])?;
         let (mut latency, mut phases, mut snapshots) = (Vec::new(), Vec::new(), Vec::new());
         for (name, lane) in self.0.lanes() {
@@ -212,6 +224,7 @@ mod tests {
         lane.record_latency(90_000_000);
         lane.record_phase(Phase::Apply, Duration::from_millis(3));
         status.lookup("content").version.store(3, Ordering::Relaxed);
+        status.backfill("top").note(Some(40), Some(2_500_000_000));
         status.capture("falaj").retained_bytes.store(1 << 20, Ordering::Relaxed);
         let text = text(&status).unwrap();
         for line in [
@@ -223,6 +236,8 @@ mod tests {
             r#"falaj_epoch_phase_seconds_count{lane="top \"content\"",phase="apply"} 1"#,
             r#"falaj_lookup_version_total{table="content"} 3"#,
             r#"falaj_capture_retained_wal_bytes{slot="falaj"} 1048576.0"#,
+            r#"falaj_backfill_left_records{lane="top"} 40.0"#,
+            r#"falaj_backfill_event_timestamp_seconds{lane="top"} 2.5"#,
             "# TYPE falaj_records_total counter",
             "# TYPE falaj_epoch_phase_seconds histogram",
         ] {

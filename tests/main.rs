@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that fails should say where")]
 #![allow(clippy::disallowed_methods, reason = "tests reach servers by environment variables")]
 
+mod backfill;
 mod capture;
 mod chaos;
 mod checkpoint;
@@ -9,12 +10,14 @@ mod compose;
 #[cfg(feature = "failpoints")]
 mod crash;
 mod dead_letters;
+mod dlq;
 mod end_to_end;
 mod faults;
 mod fingerprint;
 mod generate;
 mod golden;
 mod http_sink;
+mod json_corpus;
 mod kafka_sink;
 mod layering;
 mod lookup_postgres;

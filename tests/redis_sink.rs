@@ -379,6 +379,31 @@ async fn hashes_are_set_unset_and_deleted_under_the_fence() {
 }
 
 #[tokio::test]
+async fn rows_of_records_without_a_key_or_a_score_are_refused_and_those_of_windows_are_left_out() {
+    for (name, options, refused) in [
+        ("refused", &[("member", "member"), ("score", "score")][..], &[(6, "null_key"), (7, "no_score"), (8, "no_score")][..]),
+        ("refused-hash", &[("type", "hash"), ("key", "member")], &[(6, "null_key")]),
+    ] {
+        let Some(redis) = Redis::new(name, options).await else { return };
+        let mut sink = redis.open(1).await;
+        let members = StringArray::from(vec![Some("a"), None, Some("c"), Some("d")]);
+        let scores = Float64Array::from(vec![Some(1.0), Some(2.0), None, Some(f64::NAN)]);
+        let columns: Vec<arrow::array::ArrayRef> =
+            vec![Arc::new(members), Arc::new(scores), Arc::new(Int64Array::from(vec![0; 4]))];
+        let rows = RecordBatch::try_new(schema(), columns).unwrap();
+        let of_records = RowIds::Offsets { topic: "t".into(), partition: 2, offsets: vec![5, 6, 7, 8].into() };
+        let of_windows = RowIds::Keys(StringArray::from(vec!["1", "2", "3", "4"]));
+        for (epoch, ids, expected) in [(1, of_records, refused), (2, of_windows, &[][..])] {
+            sink.write(epoch, Output::Rows { rows: rows.clone(), ids }).await.unwrap();
+            let applied = sink.apply(epoch, &[]).await.unwrap();
+            let found: Vec<_> = applied.refused.iter().map(|letter| (letter.offset, letter.code)).collect();
+            assert_eq!(found, expected, "{name}");
+            assert!(applied.refused.iter().all(|letter| letter.partition == 2));
+        }
+    }
+}
+
+#[tokio::test]
 #[ignore = "measures; run with --ignored --nocapture"]
 async fn how_long_boards_take() {
     static EPOCH: AtomicU64 = AtomicU64::new(0);

@@ -4,8 +4,6 @@
 #![no_main]
 #![allow(dead_code, unused_imports)]
 
-extern crate self as arrow;
-
 #[path = "../../src/clock.rs"]
 mod clock;
 #[path = "../../src/debezium.rs"]
@@ -20,11 +18,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use pgoutput::{Change, Op, Relation, RelationColumn};
-
-/// What src names of the crate `arrow`, which takes longer to build than all the rest.
-mod datatypes {
-    pub(crate) use arrow_schema::*;
-}
 
 /// The same tree as in src, of the files that are needed: what is visible in it only, is so here.
 #[path = "../../src/decode"]

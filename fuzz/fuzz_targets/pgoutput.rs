@@ -3,8 +3,6 @@
 
 #![no_main]
 
-extern crate self as arrow;
-
 #[path = "../../src/pgoutput/mod.rs"]
 #[allow(dead_code, unused_imports)]
 mod pgoutput;
@@ -15,11 +13,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use libfuzzer_sys::fuzz_target;
 
 use pgoutput::{Change, Message, Op, Tuple};
-
-/// What src names of the crate `arrow`, which takes longer to build than all the rest.
-mod datatypes {
-    pub(crate) use arrow_schema::*;
-}
 
 /// A column takes 10 bytes of a message and 48 of memory; a vector that grows has taken up to four times its length in all.
 const BYTES_PER_BYTE: usize = 40;

@@ -1,5 +1,7 @@
 //! Tables into adapters: which sink a table is, when its lane emits, and how it is made.
 
+use std::sync::Arc;
+
 use super::{Run, World};
 use crate::error::Result;
 use crate::lane::Emit;
@@ -117,7 +119,7 @@ pub(super) fn make_sink(
     let watched = column("member").zip(column("score"));
     let (name, boards) = (table.name.clone(), run.boards.clone());
     let kept = kept(run).map(|tables| tables.of(&table.name));
-    Box::new(move || {
+    Arc::new(move || {
         if let Some(table) = &kept {
             return Ok(Box::new(MemorySink::new(table.clone())));
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use arrow::datatypes::{Schema, SchemaRef};
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::sinks::{SinkKind, emit_of, kept, make_sink, placeholder};
@@ -36,6 +37,7 @@ use crate::settings::Settings;
 use crate::source::kafka::{Format, KafkaOptions, KafkaSource};
 use crate::source::log::{Log, LogLimits, MakeDecoder};
 use crate::source::memory::MemorySource;
+use crate::source::order::Order;
 use crate::source::postgres::{Capture, PostgresOptions, PostgresSource};
 use crate::source::watermark::WatermarkOptions;
 use crate::source::{Keeper, Source, Start};
@@ -67,23 +69,42 @@ impl OpenSource {
         plans: &[LanePlan],
         captured: &Captured,
     ) -> Result<Self> {
+        let opened = Opened::new(run, &def, used_of(&def, plans, None), captured, 1)?;
+        let until = if run.until_latest { Some(log_ends(&opened.source, run).await?) } else { None };
+        Ok(Self::over(project, run, def, opened, plans.len() + 1, until))
+    }
+
+    /// The same for a backfill: from `from` on and in the order of event time, up to `to` if there is one.
+    pub(super) fn open_in_order(
+        project: &Project,
+        run: &Run,
+        def: TableDef,
+        plans: &[LanePlan],
+        from: Positions,
+        to: Option<Positions>,
+    ) -> Result<(Self, Order)> {
+        let column = def.options.get("watermark.column").cloned();
+        let schema = used_of(&def, plans, column.as_ref());
+        let mut opened = Opened::new(run, &def, schema, &Captured::default(), from.len())?;
+        let order = Order::new(Arc::clone(&opened.source), from, to);
+        opened.make_decoder = order.decoder(opened.make_decoder, column);
+        opened.source = Arc::new(order.clone());
+        Ok((Self::over(project, run, def, opened, plans.len(), None), order))
+    }
+
+    fn over(project: &Project, run: &Run, def: TableDef, opened: Opened, lanes: usize, until: Option<Positions>) -> Self {
         let memory = run.memory.share("log of", &def.name);
-        // Only the columns that some lane uses are decoded, in the table's order.
-        let used: BTreeSet<&String> = plans.iter().flat_map(|plan| &plan.columns).collect();
-        let fields: Vec<_> = def.schema.fields().iter().filter(|field| used.contains(field.name())).cloned().collect();
-        let opened = Opened::new(run, &def, Arc::new(Schema::new(fields)), captured)?;
         // One thread reads, the others decode and run the lanes.
         let threads = std::thread::available_parallelism().map_or(2, usize::from);
         let limits = LogLimits {
             bytes_max: opened.log_bytes_max.min(project.settings().log_bytes_max),
-            lanes: plans.len() + 1,
+            lanes,
             threads,
             memory: memory.clone(),
             reader_bytes: opened.reader_bytes,
         };
         let log = Log::open(Arc::clone(&opened.source), Arc::clone(&opened.make_decoder), limits);
-        let until = if run.until_latest { Some(log_ends(&opened.source, run).await?) } else { None };
-        Ok(Self { def, opened, log, until, memory })
+        Self { def, opened, log, until, memory }
     }
 
     pub(super) fn start(
@@ -96,44 +117,8 @@ impl OpenSource {
         lanes: &mut JoinSet<Result<()>>,
     ) -> Result<()> {
         let settings = project.settings();
-        let ns = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
-        let watermark = WatermarkRules {
-            delay_ns: ns(self.opened.watermark.delay),
-            idle_ns: self.opened.watermark.idle_timeout.map(ns),
-            ahead_ns: ns(self.opened.watermark.max_ahead),
-        };
         for plan in plans {
-            let sink = self.sink_of(run, &plan)?;
-            let kind = SinkKind::of(&sink)?;
-            let emit = emit_of(&sink, &kind)?;
-            let roll = match &kind {
-                SinkKind::Files(files) if kept(run).is_none() => Some((files.roll_size_bytes, files.roll_interval)),
-                _ => None,
-            };
-            let parts = LaneParts {
-                emit,
-                bounds: Bounds {
-                    take_bytes_max: run.memory.at_most(settings.epoch_bytes_max, EPOCH_PARTS),
-                    linger: Duration::from_millis(settings.linger_ms) / self.opened.linger_parts,
-                    roll,
-                    snapshot_records: settings.snapshot_records as u64,
-                    records_kept: settings.records_kept,
-                },
-                watermark,
-                source: Arc::clone(&self.opened.source),
-                log: Arc::clone(&self.log),
-                start: self.opened.start,
-                make_sink: make_sink(kind, &sink, settings.outbox.clone(), run, plan.memory.clone()),
-                make_dead: self.make_dead(run, settings),
-                store: Arc::clone(store),
-                lineage: lineage.to_string(),
-                clock: run.clock.clone(),
-                status: run.status.lane(&plan.name),
-                until: self.until.clone(),
-                stop: run.stop.clone(),
-                plan,
-            };
-            lanes.spawn(driver::run(parts));
+            lanes.spawn(driver::run(self.lane(project, run, plan, store, lineage, &settings.outbox)?));
         }
         let name = format!("{}.dlq", self.def.name);
         let parts = LettersParts {
@@ -156,6 +141,56 @@ impl OpenSource {
         Ok(())
     }
 
+    /// What the lane of `plan` is made of, with its records in `store` and HTTP bodies in `outbox`.
+    pub(super) fn lane(
+        &self,
+        project: &Project,
+        run: &Run,
+        plan: LanePlan,
+        store: &Arc<dyn CheckpointStore>,
+        lineage: &str,
+        outbox: &str,
+    ) -> Result<LaneParts> {
+        let settings = project.settings();
+        let ns = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
+        let sink = self.sink_of(run, &plan)?;
+        let kind = SinkKind::of(&sink)?;
+        let emit = emit_of(&sink, &kind)?;
+        let roll = match &kind {
+            SinkKind::Files(files) if kept(run).is_none() => Some((files.roll_size_bytes, files.roll_interval)),
+            _ => None,
+        };
+        Ok(LaneParts {
+            emit,
+            bounds: Bounds {
+                take_bytes_max: run.memory.at_most(settings.epoch_bytes_max, EPOCH_PARTS),
+                linger: Duration::from_millis(settings.linger_ms) / self.opened.linger_parts,
+                roll,
+                snapshot_records: settings.snapshot_records as u64,
+                records_kept: settings.records_kept,
+            },
+            watermark: WatermarkRules {
+                delay_ns: ns(self.opened.watermark.delay),
+                idle_ns: self.opened.watermark.idle_timeout.map(ns),
+                ahead_ns: ns(self.opened.watermark.max_ahead),
+            },
+            source: Arc::clone(&self.opened.source),
+            log: Arc::clone(&self.log),
+            start: self.opened.start,
+            make_sink: make_sink(kind, &sink, outbox.to_string(), run, plan.memory.clone()),
+            make_dead: self.make_dead(run, settings),
+            store: Arc::clone(store),
+            lineage: lineage.to_string(),
+            clock: run.clock.clone(),
+            status: run.status.lane(&plan.name),
+            until: watch::channel(self.until.clone()).1,
+            caught_up: None,
+            stop: run.stop.clone(),
+            reload: run.reload.clone(),
+            plan,
+        })
+    }
+
     fn sink_of(&self, run: &Run, plan: &LanePlan) -> Result<TableDef> {
         match &run.world {
             World::Real => Secrets::Needed.resolve(&plan.sink),
@@ -174,18 +209,18 @@ impl OpenSource {
     fn make_dead(&self, run: &Run, settings: &Settings) -> crate::lane::Make<Box<dyn DeadLetters>> {
         let topic = self.opened.source.topic().to_string();
         match (&run.world, self.opened.kafka.clone()) {
-            (World::Real, Some(options)) => Box::new(move || {
+            (World::Real, Some(options)) => Arc::new(move || {
                 Ok(Box::new(KafkaDeadLetters::new(options.brokers.clone(), options.kafka.clone(), topic.clone())))
             }),
             (World::Real, None) => {
                 let folder = settings.dead_letters.clone();
                 // Its message has the values that are at fault.
                 let originals: Originals = Arc::new(|_, _| None);
-                Box::new(move || Ok(Box::new(FolderDeadLetters::new(folder.clone(), topic.clone(), Arc::clone(&originals)))))
+                Arc::new(move || Ok(Box::new(FolderDeadLetters::new(folder.clone(), topic.clone(), Arc::clone(&originals)))))
             }
             (World::Inside(inside), _) => {
                 let (source, folder) = (inside.source.clone(), inside.folder.join("dead_letters"));
-                Box::new(move || {
+                Arc::new(move || {
                     let source = source.clone();
                     let originals = Arc::new(move |partition, offset| source.payload(partition, offset));
                     Ok(Box::new(FolderDeadLetters::new(folder.clone(), topic.clone(), originals)))
@@ -193,6 +228,13 @@ impl OpenSource {
             }
         }
     }
+}
+
+/// Only the columns that some lane uses are decoded, in the table's order, and `more`.
+fn used_of(def: &TableDef, plans: &[LanePlan], more: Option<&String>) -> SchemaRef {
+    let used: BTreeSet<&String> = plans.iter().flat_map(|plan| &plan.columns).chain(more).collect();
+    let fields: Vec<_> = def.schema.fields().iter().filter(|field| used.contains(field.name())).cloned().collect();
+    Arc::new(Schema::new(fields))
 }
 
 /// A source of any kind, and what its kind decides.
@@ -214,7 +256,8 @@ struct Opened {
 }
 
 impl Opened {
-    fn new(run: &Run, def: &TableDef, schema: SchemaRef, captured: &Captured) -> Result<Self> {
+    /// `readers` is how many of its readers there are at the same time, as a rule.
+    fn new(run: &Run, def: &TableDef, schema: SchemaRef, captured: &Captured, readers: usize) -> Result<Self> {
         if def.stored_as == "POSTGRES" {
             let options = PostgresOptions::from_table(def)?;
             let changes = if options.all_changes { Changes::All } else { Changes::Inserts };
@@ -246,7 +289,7 @@ impl Opened {
                 kafka: None,
             });
         }
-        let queue_bytes = run.memory.at_most(usize::MAX, QUEUE_PARTS);
+        let queue_bytes = run.memory.at_most(usize::MAX, QUEUE_PARTS) / readers.max(1);
         let options = KafkaOptions::from_table(def)?.with_queue_at_most(queue_bytes);
         let source: Arc<dyn Source> = match &run.world {
             World::Real => Arc::new(KafkaSource::new(options.clone())),
@@ -260,7 +303,7 @@ impl Opened {
                 format => make_decoder(format, schema)?,
             },
         };
-        let reader_bytes = if matches!(run.world, World::Real) { options.queue_bytes() } else { 0 };
+        let reader_bytes = if matches!(run.world, World::Real) { options.queue_bytes() * readers } else { 0 };
         let (watermark, start, letters_interval) = (options.watermark.clone(), options.start, letters::COMMIT_INTERVAL);
         Ok(Self {
             source,

@@ -71,9 +71,13 @@ pub fn lineage_after(old: &str) -> Result<String> {
     if new.as_str() > old {
         return Ok(new);
     }
+    Err(clock_is_behind(old))
+}
+
+fn clock_is_behind(old: &str) -> Error {
     let text =
         format!("this machine's clock is behind the lineage {old}, which sinks would take for the newer one; set the clock");
-    Err(Error::new(Kind::Denied, text))
+    Error::new(Kind::Denied, text)
 }
 
 /// Claims `lane` in `from` and writes what recovery needs of it to `to`, which belongs to the lineage `new`. `None`: there is no
@@ -90,8 +94,11 @@ pub async fn lane(
         return Ok(None);
     }
     let (log, recovered) = LaneLog::claim(Arc::clone(from), old, lane, clock, Needs::State, u64::MAX).await?;
+    if recovered.lineage.as_str() >= new {
+        return Err(clock_is_behind(&recovered.lineage));
+    }
     let whole = copy_snapshots(from.as_ref(), to, lane, &recovered).await?;
-    let first = recovered.snapshots.first().map_or(recovered.oldest, |(from, _)| *from);
+    let first = recovered.snapshots.first().map_or(recovered.since, |(from, _)| *from);
     let dropped = recovered.open_intent().map(|intent| intent.epoch);
     let mut incarnation = 0;
     for number in read::numbers(from.as_ref(), lane).await?.into_iter().filter(|number| *number < log.next()) {
@@ -104,12 +111,15 @@ pub async fn lane(
             Err(error) if error.kind() == Kind::Corrupt && number < first => Vec::new(),
             Err(error) => return Err(error),
         };
-        let is_claim = entries.is_empty() || entries.iter().any(|entry| matches!(entry, Entry::Claim { .. }));
+        let takes = |entry: &Entry| matches!(entry, Entry::Claim { .. } | Entry::Handover(_));
+        let is_claim = entries.is_empty() || entries.iter().any(takes);
         if number < first && !is_claim {
             continue;
         }
         entries.retain(|entry| match entry {
             Entry::Claim { .. } => true,
+            // All records are of the new lineage.
+            Entry::Handover(_) => false,
             Entry::Intent(intent) => number >= first && intent.epoch <= recovered.committed,
             Entry::Commit { .. } => number >= first,
             Entry::Snapshot(snapshot) => number >= first && whole.contains(&snapshot.epoch),

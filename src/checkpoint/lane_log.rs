@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::CheckpointStore;
 use super::read::{self, Lineage, Needs, Recovered, record_name};
-use super::record::{Entry, Record, Snapshot, StateFile, VERSION, hash_hex};
+use super::record::{Entry, Handover, Record, Snapshot, StateFile, Step, VERSION, hash_hex};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::sink::Writer;
@@ -76,11 +76,44 @@ impl LaneLog {
         records_kept: u64,
         mine: u64,
     ) -> Result<(Self, Recovered)> {
+        let at_ms = clock.now_ms();
+        let claim = |_before: u64| Entry::Claim { at_ms };
+        Self::take(store, lineage, lane, needs, records_kept, (mine, 0), claim).await
+    }
+
+    /// Claims the log, as an incarnation above `least`, with the entry that `make` makes of the claim before: a claim, or the first
+    /// step of a handover.
+    pub(super) async fn take(
+        store: Arc<dyn CheckpointStore>,
+        lineage: &str,
+        lane: &str,
+        needs: Needs,
+        records_kept: u64,
+        (mine, least): (u64, u64),
+        make: impl Fn(u64) -> Entry,
+    ) -> Result<(Self, Recovered)> {
         let mut recovered = read::recover(store.as_ref(), lineage, lane, needs).await?;
-        let writer = Writer { lineage: lineage.to_string(), lane: lane.to_string(), incarnation: recovered.incarnation + 1 };
+        if let Some(handover) = &recovered.handover {
+            return Err(is_handed_over(lane, handover));
+        }
+        if mine > 0 && recovered.incarnation > mine {
+            return Err(taken_over(lane));
+        }
+        let mut log = Self::at(Arc::clone(&store), &recovered, lane, records_kept);
+        log.writer.incarnation = recovered.incarnation.max(least) + 1;
+        if log.take_over(lineage, mine, recovered.incarnation, make).await? {
+            recovered = read::recover(store.as_ref(), lineage, lane, needs).await?;
+        }
+        log.stand_at(&recovered);
+        Ok((log, recovered))
+    }
+
+    /// The log at its end, of the newest claim, which it is for the caller to have.
+    pub(super) fn at(store: Arc<dyn CheckpointStore>, recovered: &Recovered, lane: &str, records_kept: u64) -> Self {
+        let (lineage, incarnation) = (recovered.lineage.clone(), recovered.incarnation);
         let mut log = Self {
-            store: Arc::clone(&store),
-            writer,
+            store,
+            writer: Writer { lineage, lane: lane.to_string(), incarnation },
             next: recovered.next,
             oldest: 0,
             old_claims: Vec::new(),
@@ -91,50 +124,46 @@ impl LaneLog {
             purging: None,
             looked: Instant::now(),
         };
-        if mine > 0 && recovered.incarnation > mine {
-            return Err(taken_over(lane));
-        }
-        if log.take_over(clock.now_ms(), mine).await? {
-            recovered = read::recover(store.as_ref(), lineage, lane, needs).await?;
-        }
-        log.oldest = recovered.oldest;
-        log.old_claims = recovered.old_claims.clone();
-        log.snapshots = recovered.snapshots.clone();
-        log.state_files = recovered.state_files.clone();
-        log.needed_from = log.needed_from();
-        Ok((log, recovered))
+        log.stand_at(recovered);
+        log
+    }
+
+    fn stand_at(&mut self, recovered: &Recovered) {
+        self.oldest = recovered.oldest;
+        self.old_claims = recovered.old_claims.clone();
+        self.snapshots = recovered.snapshots.clone();
+        self.state_files = recovered.state_files.clone();
+        self.needed_from = self.needed_from();
     }
 
     /// What ended a process that had claimed the lane as incarnation `mine`: `error`, or that another one has claimed it since, and
     /// has removed what it was working with.
     pub async fn why(store: &dyn CheckpointStore, lineage: &str, lane: &str, mine: u64, error: Error) -> Error {
-        let numbers = read::numbers(store, lane).await.unwrap_or_default();
-        let Some(last) = numbers.last() else { return error };
-        match read::record(store, lineage, lane, *last).await {
-            Ok(record) if mine > 0 && record.incarnation > mine => taken_over(lane).because(error),
+        match read::newest(store, lineage, lane).await {
+            Ok(Some(record)) if mine > 0 && record.incarnation > mine => taken_over(lane).because(error),
             _ => error,
         }
     }
 
     /// Appends the claim. Where another process is at work its newest records are read, and the claim comes after them; says
     /// whether there were any.
-    async fn take_over(&mut self, at_ms: i64, mine: u64) -> Result<bool> {
+    async fn take_over(&mut self, lineage: &str, mine: u64, mut before: u64, make: impl Fn(u64) -> Entry) -> Result<bool> {
         let first = self.next;
         for _ in 0..CLAIM_TRIES {
-            if self.try_append(vec![Entry::Claim { at_ms }]).await? {
+            if self.try_append(vec![make(before)]).await? {
                 return Ok(self.next > first + 1);
             }
             if mine > 0 {
                 return Err(self.fenced());
             }
-            self.go_to_end().await?;
+            before = self.go_to_end(lineage).await?;
         }
         Err(self.fenced())
     }
 
-    /// Moves behind the last record. Its number is found by steps that double while they hit a record (galloping search: Bentley and
+    /// Moves behind the last record, and gives its incarnation. Its number is found by steps that double while they hit a record (galloping search: Bentley and
     /// Yao, 1976), since who reads every record of a process that writes as fast may never meet its last one.
-    async fn go_to_end(&mut self) -> Result<()> {
+    async fn go_to_end(&mut self, lineage: &str) -> Result<u64> {
         let mut step = 1;
         loop {
             let there = self.store.read(&record_name(&self.writer.lane, self.next + step - 1)).await?.is_some();
@@ -145,15 +174,24 @@ impl LaneLog {
             }
         }
         // After a claim nobody writes under an older one, so the last record has the greatest incarnation.
-        let Writer { lineage, lane, incarnation } = &mut self.writer;
+        let Writer { lineage: own, lane, incarnation } = &mut self.writer;
         let last = read::record(self.store.as_ref(), lineage, lane, self.next - 1).await?;
+        if let Some(handover) = last.handover().filter(|handover| handover.is_open()) {
+            return Err(is_handed_over(lane, handover));
+        }
         *incarnation = (*incarnation).max(last.incarnation + 1);
-        Ok(())
+        *own = last.lineage;
+        Ok(last.incarnation)
     }
 
     /// Who writes: the lineage, the lane and this claim.
     pub fn writer(&self) -> &Writer {
         &self.writer
+    }
+
+    /// The next record is the first of another lineage.
+    pub(super) fn go_over_to(&mut self, lineage: String) {
+        self.writer.lineage = lineage;
     }
 
     /// The number of the next record.
@@ -269,6 +307,16 @@ impl LaneLog {
     }
 }
 
+/// A lane that stands still while a backfill takes it over may be claimed by nobody.
+fn is_handed_over(lane: &str, handover: &Handover) -> Error {
+    let advice = match handover.step {
+        Step::Stop => "; if that has ended too soon, 'falaj backfill' finishes it and 'falaj backfill --cancel' gives it up",
+        _ => "; if that has ended too soon, 'falaj backfill' finishes it",
+    };
+    let text = format!("lane '{lane}' is being handed over to the result of a backfill ({}){advice}", handover.lineage);
+    Error::new(Kind::Unreachable, text)
+}
+
 fn taken_over(lane: &str) -> Error {
     let text = format!("another process has claimed lane '{lane}' while this one waited; this one stops");
     Error::new(Kind::Fenced, text)
@@ -285,12 +333,10 @@ async fn remove(
 ) -> Result<()> {
     let mut names = Vec::with_capacity(numbers.len());
     for (index, &number) in numbers.iter().enumerate() {
-        let name = record_name(&writer.lane, number);
-        let bytes = store.read(&name).await?.unwrap_or_default();
-        let record = Record::decode(&bytes, &name, &writer.lineage, &writer.lane, number);
-        let is_old = |record: Record| !record.entries.iter().any(|entry| matches!(entry, Entry::Claim { .. }));
-        if index < too_many || record.is_ok_and(is_old) {
-            names.push(name);
+        // Of this lineage, or of one before it.
+        let record = read::record(store, &writer.lineage, &writer.lane, number).await;
+        if index < too_many || record.is_ok_and(|record| !record.takes_over()) {
+            names.push(record_name(&writer.lane, number));
         }
     }
     crate::failpoint::hit(&writer.lane, "purge");

@@ -1,9 +1,10 @@
 //! What survives a process: for each lane one log of records 0, 1, 2 …, each created only if it does not exist.
 //!
 //! [`record`] says what stands in a record, [`read`] finds what a lane needs to go on, [`lane_log`] claims, appends and purges,
-//! [`verify`] looks at everything, [`fork`] begins a new lineage, [`local`] and [`memory`] keep the bytes.
+//! [`verify`] looks at everything, [`fork`] begins a new lineage, [`handover`] goes on from a backfill's result, [`local`] and [`memory`] keep the bytes.
 
 pub mod fork;
+pub mod handover;
 pub mod lane_log;
 pub mod local;
 pub mod memory;
@@ -19,7 +20,8 @@ use crate::error::Result;
 
 /// Where records and snapshots are kept. Any method may be called by many at once, in this process and in others, and again after
 /// an error; what `Ok` says is durable (but for removals: after a power cut what was removed may be there again).
-/// Names are `lineage.json`, `<lane>/<20 digits>.json` and `<lane>/state-<20 digits>-<incarnation>-<what>.arrow`.
+/// Names are `lineage.json`, `<lane>/<20 digits>.json`, `<lane>/state-<20 digits>-<incarnation>-<what>.arrow`, and
+/// `<lane>/lineage-<lineage>.json` of a lane that was handed over.
 #[async_trait]
 pub trait CheckpointStore: Send + Sync {
     /// Writes `bytes` under `name` if nothing is there: `false` when something is. All or nothing: whoever reads sees nothing or

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures::future::join_all;
 
 use super::CheckpointStore;
-use super::record::{Entry, Intent, Record, Snapshot, StateFile, hash_hex};
+use super::record::{Entry, Handover, Intent, Record, Snapshot, StateFile, Step, foreign, hash_hex};
 use crate::error::{Error, Kind, Result};
 
 /// Records that are read at the same time: each waits for the disk for some microseconds, or for a store for milliseconds.
@@ -38,7 +38,15 @@ pub struct Recovered {
     pub incarnation: u64,
     /// The number of the next record.
     pub next: u64,
+    /// The lane's lineage: the checkpoint's, or that of the backfill which it was handed over to last.
+    pub lineage: String,
+    /// The handover that has not ended.
+    pub handover: Option<Handover>,
+    /// Whether the newest snapshot came by a handover: what the sink shows may be another query's.
+    pub is_handed_over: bool,
     pub(super) oldest: u64,
+    /// The first record of the lane's lineage, or [`Self::oldest`].
+    pub(super) since: u64,
     pub(super) old_claims: Vec<u64>,
     pub(super) state_files: BTreeSet<String>,
 }
@@ -153,7 +161,28 @@ pub async fn record(store: &dyn CheckpointStore, lineage: &str, lane: &str, numb
     let name = record_name(lane, number);
     let bytes = store.read(&name).await?;
     let bytes = bytes.ok_or_else(|| Error::new(Kind::Corrupt, format!("the checkpoint record {name} is missing; {ADVICE}")))?;
-    Record::decode(&bytes, &name, lineage, lane, number)
+    let record = Record::decode_of_any(&bytes, &name, lane, number)?;
+    let is_ours = record.lineage == lineage || was_handed_over(store, lane, &record.lineage).await?;
+    if is_ours { Ok(record) } else { Err(foreign(&name)) }
+}
+
+/// The newest record of a lane; none when there is none.
+pub async fn newest(store: &dyn CheckpointStore, lineage: &str, lane: &str) -> Result<Option<Record>> {
+    match numbers(store, lane).await?.last() {
+        None => Ok(None),
+        Some(&last) => record(store, lineage, lane, last).await.map(Some),
+    }
+}
+
+async fn was_handed_over(store: &dyn CheckpointStore, lane: &str, lineage: &str) -> Result<bool> {
+    // It becomes a part of a path.
+    let is_id = lineage.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    Ok(is_id && store.read(&lineage_name(lane, lineage)).await?.is_some())
+}
+
+/// The file which says that the lane was, or is about to be, handed over to `lineage`.
+pub(super) fn lineage_name(lane: &str, lineage: &str) -> String {
+    format!("{lane}/lineage-{lineage}.json")
 }
 
 /// The bytes of a file of window state, checked.
@@ -180,6 +209,8 @@ pub async fn recover(store: &dyn CheckpointStore, lineage: &str, lane: &str, nee
     let mut recovered = Recovered {
         next: numbers.last().map_or(0, |last| last.saturating_add(1)),
         oldest: numbers.get(run).copied().unwrap_or(0),
+        since: numbers.get(run).copied().unwrap_or(0),
+        lineage: lineage.to_string(),
         old_claims: numbers[..run].to_vec(),
         state_files: names.into_iter().filter(|name| name.starts_with("state-")).collect(),
         ..Recovered::default()
@@ -241,9 +272,19 @@ impl Backwards<'_> {
     fn take(&mut self, record: Record) -> bool {
         let recovered = &mut *self.recovered;
         recovered.incarnation = recovered.incarnation.max(record.incarnation);
+        if record.number + 1 == recovered.next {
+            recovered.lineage.clone_from(&record.lineage);
+            recovered.handover = record.handover().filter(|handover| handover.is_open()).cloned();
+        }
         for entry in record.entries.into_iter().rev() {
             match entry {
                 Entry::Claim { .. } => {}
+                Entry::Handover(Handover { step: Step::Done, .. }) => {
+                    recovered.since = record.number;
+                    recovered.is_handed_over = recovered.snapshots.len() < 2;
+                    return true;
+                }
+                Entry::Handover(_) => {}
                 Entry::Commit { epoch } => recovered.committed = recovered.committed.max(epoch),
                 Entry::Snapshot(snapshot) if recovered.snapshots.len() < 2 => {
                     recovered.committed = recovered.committed.max(snapshot.epoch);

@@ -49,6 +49,42 @@ pub enum Entry {
     },
     /// The state as of an epoch is in files of its own.
     Snapshot(Snapshot),
+    /// A step on the lane's way to a result that a backfill has made.
+    Handover(Handover),
+}
+
+/// A step of a handover: [`super::handover`] has the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Handover {
+    /// The step.
+    pub step: Step,
+    /// The lineage of the backfill.
+    pub lineage: String,
+    /// The claim that drove the lane before, and may go on afterwards; 0 when nobody did.
+    pub before: u64,
+    /// What the backfill's query is ([`crate::query::plan::LanePlan::query`]): whoever goes on must have the same.
+    pub query: String,
+}
+
+/// How far a handover is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Step {
+    /// The lane stands still, between two epochs.
+    Stop,
+    /// The results are being exchanged.
+    Swap,
+    /// The lane goes on from the backfill's last epoch, which is in the same record. It is the first of the new lineage.
+    Done,
+    /// It is given up: the lane goes on as it was.
+    Off,
+}
+
+impl Handover {
+    /// Whether the lane stands still.
+    pub fn is_open(&self) -> bool {
+        matches!(self.step, Step::Stop | Step::Swap)
+    }
 }
 
 /// The decision of an epoch: what is read, and every time that has a say in the result.
@@ -158,12 +194,28 @@ impl Record {
         Ok(bytes)
     }
 
+    /// The handover whose step it is.
+    pub fn handover(&self) -> Option<&Handover> {
+        self.entries.iter().find_map(|entry| match entry {
+            Entry::Handover(handover) => Some(handover),
+            _ => None,
+        })
+    }
+
+    /// Whether its number must stay taken for a process that slept: a claim, or what has ended one.
+    pub(super) fn takes_over(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry, Entry::Claim { .. } | Entry::Handover(_)))
+    }
+
     /// Reads a record and checks that it is whole, of this version, and of this place.
     pub fn decode(bytes: &[u8], name: &str, lineage: &str, lane: &str, number: u64) -> Result<Self> {
-        let corrupt = |what: &str| {
-            let advice = "put back a copy of the folder, or move it away to begin a new lineage";
-            Error::new(Kind::Corrupt, format!("the checkpoint record {name} {what}; {advice}"))
-        };
+        let record = Self::decode_of_any(bytes, name, lane, number)?;
+        if record.lineage == lineage { Ok(record) } else { Err(foreign(name)) }
+    }
+
+    /// The same of whatever lineage.
+    pub(super) fn decode_of_any(bytes: &[u8], name: &str, lane: &str, number: u64) -> Result<Self> {
+        let corrupt = |what: &str| corrupt(name, what);
         let envelope: Envelope = serde_json::from_slice(bytes).map_err(|cause| corrupt("is torn").because(cause))?;
         if hash_hex(envelope.record.get().as_bytes()) != envelope.xxh3 {
             return Err(corrupt("was changed: its checksum does not fit"));
@@ -173,11 +225,20 @@ impl Record {
         if record.version != VERSION {
             return Err(corrupt(&format!("is of version {}, this build reads {VERSION}", record.version)));
         }
-        if record.lineage != lineage || record.lane != lane || record.number != number {
-            return Err(corrupt("is foreign: it belongs to another lineage, lane or number"));
+        if record.lane != lane || record.number != number {
+            return Err(foreign(name));
         }
         Ok(record)
     }
+}
+
+fn corrupt(name: &str, what: &str) -> Error {
+    let advice = "put back a copy of the folder, or move it away to begin a new lineage";
+    Error::new(Kind::Corrupt, format!("the checkpoint record {name} {what}; {advice}"))
+}
+
+pub(super) fn foreign(name: &str) -> Error {
+    corrupt(name, "is foreign: it belongs to another lineage, lane or number")
 }
 
 #[cfg(test)]

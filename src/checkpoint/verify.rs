@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::CheckpointStore;
 use super::read::{self, ADVICE, Needs, last_run, record_name};
-use super::record::{Entry, Intent, Record, Snapshot};
+use super::record::{Entry, Handover, Intent, Record, Snapshot, Step};
 use crate::error::{Kind, Result};
 
 /// What was looked at, and what is wrong.
@@ -30,7 +30,7 @@ pub async fn lane(store: &dyn CheckpointStore, lineage: &str, lane: &str) -> Res
     for (at, (number, record)) in records.iter().enumerate() {
         match record {
             Err(error) => problems.push(error.to_string()),
-            Ok(record) if at < run && !is_claim(record) => {
+            Ok(record) if at < run && !record.takes_over() => {
                 // A purge leaves nothing but claims, and takes the oldest first.
                 let missing = numbers.get(at + 1).filter(|next| **next > number + 1);
                 problems.extend(missing.map(|next| {
@@ -138,7 +138,10 @@ impl Chain<'_> {
         let is_first = self.before.is_none();
         let mut known = self.before.take().unwrap_or_default();
         let expected = known.incarnation + u64::from(is_claim(record));
-        if !is_first && record.incarnation != expected {
+        // A backfill comes above its own claims, too; and of a fork that has left out what it said.
+        let is_stop = record.entries.is_empty() || record.handover().is_some_and(|handover| handover.step == Step::Stop);
+        let follows = record.incarnation == expected || (is_stop && record.incarnation > expected);
+        if !is_first && !follows {
             self.problem(
                 record.number,
                 &format!("is of incarnation {}, after one of {}", record.incarnation, known.incarnation),
@@ -148,6 +151,8 @@ impl Chain<'_> {
         for entry in &record.entries {
             match entry {
                 Entry::Claim { .. } => {}
+                Entry::Handover(Handover { step: Step::Done, .. }) => (known.intent, known.committed) = (None, None),
+                Entry::Handover(_) => {}
                 Entry::Intent(intent) => {
                     if let Some(before) = &known.intent {
                         self.intent_follows(record.number, before, known.committed, intent);

@@ -5,7 +5,9 @@
 //! ```
 //!
 //! A file appears whole: it is written under a name that no reader lists, fsynced and renamed. Two processes that write to one
-//! folder are kept apart by the checkpoint, which lies on the same machine; the folder itself fences nobody.
+//! folder are kept apart by the checkpoint, which lies on the same machine; the folder itself fences nobody. [`kept`] reads them.
+
+mod kept;
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -14,6 +16,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use serde::Serialize;
+
+pub use kept::FolderKept;
 
 use crate::batch::DeadLetter;
 use crate::clock::Clock;

@@ -3,9 +3,12 @@
 //!
 //! * [`send`]: letters into records;
 //! * [`originals`]: finds payload, key and headers in the source topic;
-//! * [`headers`]: what a letter carries beside them.
+//! * [`headers`]: what a letter carries beside them;
+//! * [`kept`]: what is there, for `falaj dlq`; [`marks`]: which of it was replayed or purged.
 
 mod headers;
+mod kept;
+mod marks;
 mod originals;
 mod send;
 
@@ -19,6 +22,8 @@ use crate::dead::DeadLetters;
 use crate::error::{Error, Kind, Result};
 use crate::kafka::{MadeTopic, Place, Session, Transactions, Words, blocking};
 use crate::sink::Writer;
+
+pub use kept::KafkaKept;
 
 use send::Letters;
 
@@ -67,14 +72,7 @@ impl KafkaDeadLetters {
             brokers: self.brokers.clone(),
             properties: self.properties.clone(),
             topic: Self::topic_for(&self.topic),
-            made: MadeTopic {
-                // Letters are read in the order in which they were written.
-                partitions: 1,
-                replication: -1,
-                // They carry their originals' times, by which a broker would drop those of old events at once: kept until purged.
-                settings: vec![("retention.ms", "-1")],
-                larger_than: Some((self.topic.clone(), HEADERS_BYTES)),
-            },
+            made: made(&self.topic),
             id: format!("falaj/{}/{}/dlq", writer.lineage, writer.lane),
             lane: writer.lane.clone(),
             incarnation: writer.incarnation,
@@ -98,6 +96,18 @@ impl DeadLetters for KafkaDeadLetters {
         let order = reading_order(letters);
         let attempt = |session| transaction(Arc::clone(how), session, epoch, letters, &order);
         self.transactions.write(epoch, attempt).await.map(|_| ())
+    }
+}
+
+/// How the topic for the letters of `topic` is made.
+fn made(topic: &str) -> MadeTopic {
+    MadeTopic {
+        // Letters are read in the order in which they were written.
+        partitions: 1,
+        replication: -1,
+        // They carry their originals' times, by which a broker would drop those of old events at once: kept until purged.
+        settings: vec![("retention.ms", "-1")],
+        larger_than: Some((topic.to_string(), HEADERS_BYTES)),
     }
 }
 

@@ -188,7 +188,7 @@ impl Decoder for DebeziumDecoder {
     }
 
     fn decode(&mut self, payloads: Payloads) -> Result<Decoded> {
-        let Payloads { span, bytes, ends, offsets, tombstones, appended_ms, lost } = payloads;
+        let Payloads { span, bytes, ends, offsets, tombstones, appended_ms, lost, .. } = payloads;
         let mut rows = Payloads { span, appended_ms, lost, ..Payloads::default() };
         let (mut metas, mut dead) = (Vec::with_capacity(ends.len()), Vec::new());
         let mut left_out: Vec<i64> = Vec::new();

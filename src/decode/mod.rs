@@ -62,6 +62,7 @@ impl Decoded {
             offsets: self.offsets,
             dead: Arc::from(self.dead),
             tombstones: Arc::from(self.tombstones),
+            for_lanes: Arc::from([]),
             appended_ms: self.appended_ms,
             lost: self.lost,
             bytes,

@@ -153,6 +153,13 @@ pub(super) fn consumer(place: &Place, watch: &Watch) -> Result<Consumer> {
     config.create_with_context(watch.clone()).map_err(|error| wrong_settings(place, error))
 }
 
+/// The same that also sees what is not committed, or never will be: only to ask for log ends.
+pub(super) fn uncommitted(place: &Place, watch: &Watch) -> Result<Consumer> {
+    let mut config = config(place, &CONSUMER);
+    config.set("group.id", &place.id).set("isolation.level", "read_uncommitted");
+    config.create_with_context(watch.clone()).map_err(|error| wrong_settings(place, error))
+}
+
 /// Without the cause: it may repeat a setting's value, and that may be a secret.
 fn wrong_settings(place: &Place, error: KafkaError) -> Error {
     let name = match &error {

@@ -10,6 +10,7 @@
 //! * [`session`]: one claim of the place, from `init_transactions` to the first error;
 //! * [`fence`]: the offset's metadata;
 //! * [`topic`]: makes the topic when it is missing;
+//! * [`reading`]: a topic read to its end, for commands;
 //! * [`clients`]: the connections' settings; [`judge`]: what their errors mean for us;
 //! * [`options`]: what the tables that are read and those that are written share.
 
@@ -17,14 +18,16 @@ pub(crate) mod clients;
 mod fence;
 mod judge;
 pub(crate) mod options;
+mod reading;
 mod session;
 mod topic;
 mod writer;
 
 use std::time::Duration;
 
+pub(crate) use reading::{Bounds, Reading};
 pub(crate) use session::Session;
-pub(crate) use topic::MadeTopic;
+pub(crate) use topic::{MadeTopic, delete_before};
 pub(crate) use writer::{Transactions, blocking};
 
 /// How long one question to the broker may take: a cold TLS connection fits.

@@ -63,6 +63,40 @@ impl Session {
         Ok(session)
     }
 
+    /// Claims the place of a command, which needs no number of its own: once this has returned, no older session of the same id commits
+    /// anything more, what it has committed can be read, and an error ends the session for good. The topic is there.
+    pub(crate) fn of_command(place: Arc<Place>) -> Result<Self> {
+        let watch = Watch::default();
+        let consumer = clients::consumer(&place, &watch)?;
+        let producer = clients::producer(&place, &watch)?;
+        let mut session =
+            Self { place, watch, consumer, producer, partitions: 1, held: None, sent: None, queued: Cell::default() };
+        session.producer.init_transactions(INIT_TIMEOUT).map_err(|error| session.error(error))?;
+        let partitions = topic::partitions(&session.place, &session.consumer).map_err(|error| session.error(error))?;
+        session.partitions = partitions.unwrap_or(1);
+        Ok(session)
+    }
+
+    /// Sends what `fill` sends in one transaction of a command: all of it or, when that cannot be said, an error.
+    pub(crate) fn write_for_command(&self, fill: impl FnOnce(&Self) -> KafkaResult<()>) -> Result<()> {
+        let write = || {
+            self.producer.begin_transaction()?;
+            self.queued.set((0, 0));
+            fill(self)?;
+            self.wait_until_sent()?;
+            failpoint::hit(&self.place.lane, self.place.words.sent);
+            self.producer.commit_transaction(END_TIMEOUT)?;
+            failpoint::hit(&self.place.lane, self.place.words.committed);
+            Ok(())
+        };
+        write().map_err(|error| {
+            let error = self.error(error);
+            // A transaction left open holds readers back until it times out.
+            let _ = self.producer.abort_transaction(PEEK_TIMEOUT);
+            error
+        })
+    }
+
     fn claim(&mut self) -> Result<()> {
         self.producer.init_transactions(INIT_TIMEOUT).map_err(|error| self.error(error))?;
         let fence = Fence::read(&self.place, &self.consumer, ASK_TIMEOUT).map_err(|error| self.error(error))?;

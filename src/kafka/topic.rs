@@ -1,11 +1,13 @@
-//! Makes the topic when it is missing.
+//! Makes the topic when it is missing, and deletes its oldest records.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaResult, RDKafkaErrorCode as Code};
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::clients::{self, Consumer};
 use super::judge::Judge;
@@ -51,7 +53,7 @@ pub(super) fn ensure(place: &Place, consumer: &Consumer, judge: &Judge<'_>) -> R
 }
 
 /// How many partitions the topic has; `None`: it is not there.
-fn partitions(place: &Place, consumer: &Consumer) -> KafkaResult<Option<usize>> {
+pub(super) fn partitions(place: &Place, consumer: &Consumer) -> KafkaResult<Option<usize>> {
     let metadata = consumer.fetch_metadata(Some(&place.topic), ASK_TIMEOUT)?;
     let topic = metadata.topics().iter().find(|topic| topic.name() == place.topic);
     Ok(topic.map(|topic| topic.partitions().len()).filter(|&count| count > 0))
@@ -77,6 +79,18 @@ async fn create(place: &Place) -> KafkaResult<Result<(), Code>> {
         Ok(_) | Err((_, Code::TopicAlreadyExists)) => Ok(()),
         Err((_, code)) => Err(code),
     }))
+}
+
+/// Deletes the records of the topic of `place` that lie before these offsets. Blocks; called on a blocking thread of the runtime.
+pub(crate) fn delete_before(place: &Place, offsets: &BTreeMap<i32, i64>) -> KafkaResult<()> {
+    let mut list = TopicPartitionList::new();
+    for (&partition, &offset) in offsets {
+        list.add_partition_offset(&place.topic, partition, Offset::Offset(offset))?;
+    }
+    let admin: AdminClient<DefaultClientContext> = clients::plain(place).create()?;
+    let options = AdminOptions::new().request_timeout(Some(ASK_TIMEOUT)).operation_timeout(Some(ASK_TIMEOUT));
+    let done = tokio::runtime::Handle::current().block_on(admin.delete_records(&list, &options))?;
+    done.elements().iter().try_for_each(|element| element.error())
 }
 
 /// What a topic takes; `None` if we may not know.

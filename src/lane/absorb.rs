@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use arrow::array::{Array, AsArray, BooleanArray, TimestampNanosecondArray};
-use arrow::compute::filter_record_batch;
 use arrow::datatypes::TimestampNanosecondType;
 
+use super::LaneParts;
 use super::epoch::Taken;
 use super::rows::{input_of, own_error, run_rows};
 use super::windowed::Windowed;
-use super::{Emit, LaneParts};
 use crate::batch::{DeadLetter, Segment, Stage};
 use crate::error::{Error, Kind, Result};
 use crate::query::plan::Windows;
@@ -29,6 +28,9 @@ impl Windowed {
         touched: &mut BTreeSet<i64>,
     ) -> Result<()> {
         taken.add(segment);
+        let (segment, others) = segment.for_lane(&parts.plan.name)?;
+        let segment = segment.as_ref();
+        taken.filtered += others;
         if segment.rows.num_rows() == 0 {
             return Ok(());
         }
@@ -40,9 +42,9 @@ impl Windowed {
         let mut good = segment.clone();
         if !all_good {
             let keep: BooleanArray = times.iter().map(|at| Some(at.is_some_and(|at| earliest <= at && at <= latest))).collect();
-            let bad = split(segment, &arrow::compute::not(&keep)?)?;
+            let bad = segment.filter(&arrow::compute::not(&keep)?)?;
             self.refuse(parts, windows, &bad, earliest, taken).await?;
-            good = split(segment, &keep)?;
+            good = segment.filter(&keep)?;
         }
         let rows = good.rows.num_rows();
         if rows == 0 {
@@ -60,17 +62,24 @@ impl Windowed {
     }
 
     /// Absorbs again those rows of a segment that a window holds which is not final yet, whatever they were judged when they came.
-    pub(super) async fn absorb_needed(&mut self, windows: &Windows, segment: &Segment, emit: &Emit, now_ns: i64) -> Result<()> {
+    pub(super) async fn absorb_needed(
+        &mut self,
+        parts: &LaneParts,
+        windows: &Windows,
+        segment: &Segment,
+        now_ns: i64,
+    ) -> Result<()> {
+        let (segment, _) = segment.for_lane(&parts.plan.name)?;
         if segment.rows.num_rows() == 0 {
             return Ok(());
         }
-        let earliest = self.judged_by(emit).map_or(i64::MIN, |watermark| self.spec().late_before(watermark));
+        let earliest = self.judged_by(&parts.emit).map_or(i64::MIN, |watermark| self.spec().late_before(watermark));
         let latest = self.time.latest_allowed(now_ns);
-        let times = times_of(windows, segment)?;
+        let times = times_of(windows, &segment)?;
         let keep: BooleanArray = times.iter().map(|at| Some(at.is_some_and(|at| earliest <= at && at <= latest))).collect();
         match keep.true_count() {
             0 => Ok(()),
-            _ => self.absorb_good(windows, split(segment, &keep)?, &mut Taken::default()).await,
+            _ => self.absorb_good(windows, segment.filter(&keep)?, &mut Taken::default()).await,
         }
     }
 
@@ -143,13 +152,6 @@ fn times_of<'s>(windows: &Windows, segment: &'s Segment) -> Result<&'s Timestamp
     let missing = || Error::new(Kind::Bug, format!("the time column '{}' was not decoded", windows.time_column));
     let column = segment.rows.column_by_name(&windows.time_column).ok_or_else(missing)?;
     column.as_primitive_opt::<TimestampNanosecondType>().ok_or_else(missing)
-}
-
-fn split(segment: &Segment, keep: &BooleanArray) -> Result<Segment> {
-    let offsets = arrow::compute::filter(&segment.offsets, keep)?;
-    let rows = filter_record_batch(&segment.rows, keep)?;
-    let offsets = offsets.as_primitive::<arrow::datatypes::Int64Type>().clone();
-    Ok(Segment { rows, offsets, ..segment.clone() })
 }
 
 fn part(segment: &Segment, from: usize, length: usize) -> Segment {

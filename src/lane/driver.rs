@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::LaneParts;
 use super::epoch::Open;
+use super::handover;
 use super::pace::Pace;
 use super::restore::restore;
 use super::rows;
@@ -35,12 +36,17 @@ pub async fn run(parts: LaneParts) -> Result<()> {
     let name = parts.plan.name.clone();
     let claimed = AtomicU64::new(0);
     again(&name, &status, stop, || async {
-        match drive(&parts, &claimed).await {
-            Err(error) if error.kind() != Kind::Fenced => {
-                let mine = claimed.load(Ordering::Relaxed);
-                Err(LaneLog::why(parts.store.as_ref(), &parts.lineage, &name, mine, error).await)
+        loop {
+            let Err(error) = drive(&parts, &claimed).await else { return Ok(()) };
+            let mine = claimed.load(Ordering::Relaxed);
+            if handover::was_stopped(&parts, mine).await {
+                tracing::info!("lane '{name}' stands still: a backfill takes it over");
+                continue;
             }
-            done => done,
+            return match error.kind() {
+                Kind::Fenced => Err(error),
+                _ => Err(LaneLog::why(parts.store.as_ref(), &parts.lineage, &name, mine, error).await),
+            };
         }
     })
     .await
@@ -113,6 +119,9 @@ pub async fn blocking_start(source: &Arc<dyn Source>, start: Start) -> Result<Po
 
 /// `claimed` is the incarnation of the last claim.
 async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
+    if !handover::wait(parts, claimed).await? {
+        return Ok(());
+    }
     let store = Arc::clone(&parts.store);
     let name = &parts.plan.name;
     let needs = if matches!(parts.plan.work, Work::Rows(_)) { Needs::LastEpoch } else { Needs::State };
@@ -148,7 +157,7 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
             let mut reader = begin(parts, &open);
             while !over(parts, &reader, false) {
                 let worked = rows::epoch(parts, leaf, &mut open, &mut reader, &mut pace).await?;
-                tell_sink(&mut open, &reader, ends.as_ref()).await?;
+                tell(parts, &mut open, &reader, ends.as_ref()).await?;
                 open.log.purge();
                 if !worked {
                     open.log.check_claim_when_idle().await?;
@@ -158,14 +167,14 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
                 }
             }
             rows::settle(parts, &mut open).await?;
-            tell_sink(&mut open, &reader, ends.as_ref()).await
+            tell(parts, &mut open, &reader, ends.as_ref()).await
         }
         Work::Windows(windows) => {
             let mut windowed = restore(parts, windows, &mut open, &recovered).await?;
             let mut reader = begin(parts, &open);
             loop {
                 let worked = windowed.epoch(parts, windows, &mut open, &mut reader, &mut pace).await?;
-                tell_sink(&mut open, &reader, ends.as_ref()).await?;
+                tell(parts, &mut open, &reader, ends.as_ref()).await?;
                 open.log.purge();
                 if !worked {
                     open.log.check_claim_when_idle().await?;
@@ -174,7 +183,7 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
                     break;
                 }
             }
-            tell_sink(&mut open, &reader, ends.as_ref()).await?;
+            tell(parts, &mut open, &reader, ends.as_ref()).await?;
             let intent = Intent {
                 epoch: open.epoch,
                 positions: open.positions.clone(),
@@ -196,17 +205,21 @@ fn begin(parts: &LaneParts, open: &Open) -> LogReader {
 /// Where a lane that rolls files has caught up, even if the log never stands still: what there was when it began. None when the
 /// broker is away; then the log end itself must be met.
 async fn ends_to_reach(parts: &LaneParts) -> Option<Positions> {
-    if parts.until.is_some() || parts.bounds.roll.is_none() {
-        return parts.until.clone();
+    let until = parts.until.borrow().clone();
+    if until.is_some() || (parts.bounds.roll.is_none() && parts.caught_up.is_none()) {
+        return until;
     }
     let source = Arc::clone(&parts.source);
     tokio::task::spawn_blocking(move || source.log_ends()).await.ok()?.ok()
 }
 
-/// Between two epochs: tells the sink when the lane has caught up.
-async fn tell_sink(open: &mut Open, reader: &LogReader, ends: Option<&Positions>) -> Result<()> {
+/// Between two epochs: tells the sink, and whoever waits for it, when the lane has caught up.
+async fn tell(parts: &LaneParts, open: &mut Open, reader: &LogReader, ends: Option<&Positions>) -> Result<()> {
     if reader.all_at_log_end() || ends.is_some_and(|ends| reader.positions().reached(ends)) {
         open.sink.caught_up().await?;
+        if let Some(caught_up) = &parts.caught_up {
+            caught_up.send_replace(true);
+        }
     }
     Ok(())
 }
@@ -214,8 +227,8 @@ async fn tell_sink(open: &mut Open, reader: &LogReader, ends: Option<&Positions>
 /// Whether the lane is to stop: asked to, or everything up to `until` is read. After an epoch without work the log end counts
 /// too: what lies behind the last record of a partition (control records) is never read.
 fn over(parts: &LaneParts, reader: &LogReader, idle: bool) -> bool {
-    let reached = |ends: &Positions| reader.positions().reached(ends) || (idle && reader.all_at_log_end());
-    *parts.stop.borrow() || parts.until.as_ref().is_some_and(reached)
+    let is_there = || parts.until.borrow().is_some() && reader.all_at_log_end();
+    *parts.stop.borrow() || parts.reached(reader.positions()) || (idle && is_there())
 }
 
 /// A checkpoint that is older than its sink would write again what is there.

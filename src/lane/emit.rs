@@ -93,7 +93,9 @@ impl Windowed {
 }
 
 fn failed(error: datafusion::error::DataFusionError) -> Error {
-    own_error(&error).unwrap_or_else(|| Error::new(Kind::Bug, "the rows of a window could not be computed").because(error))
+    // The row of no single record that could be put aside.
+    let text = "SQL fails for a row of a window; guard it in the query (TRY_CAST, NULLIF) and start again: the state is kept";
+    own_error(&error).unwrap_or_else(|| Error::new(Kind::Sql, text).because(error))
 }
 
 /// `lane/window end/group key`: stable, so that a receiver can upsert. Without a key every column that is not a measure of

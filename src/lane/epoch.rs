@@ -59,7 +59,7 @@ pub struct Taken {
     pub lost: u64,
     /// Rows that came to the sink or into a window.
     pub used: u64,
-    /// Rows that the query left out.
+    /// Rows that the query left out, and those of records that are for another lane only.
     pub filtered: u64,
     /// When its first segment came.
     pub began: Option<Instant>,

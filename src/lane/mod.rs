@@ -1,13 +1,15 @@
 //! A lane: one `INSERT INTO sink SELECT …` that drives itself, one epoch at a time: intent → apply → commit.
 //!
 //! [`driver`] is the loop and the one recovery path, [`epoch`] the protocol, [`rows`] and [`windowed`] are the two kinds of work,
-//! [`letters`] is the built-in lane that writes a source's undecodable records down. A lane knows ports, never adapters.
+//! [`letters`] is the built-in lane that writes a source's undecodable records down, `handover` waits while a backfill takes a lane over.
+//! A lane knows ports, never adapters.
 
 mod absorb;
 pub mod driver;
 mod emit;
 pub mod epoch;
 mod guard;
+mod handover;
 pub mod keep;
 pub mod letters;
 mod pace;
@@ -75,9 +77,10 @@ pub struct Bounds {
 }
 
 /// Makes something anew after each recovery.
-pub type Make<T> = Box<dyn Fn() -> Result<T> + Send + Sync>;
+pub type Make<T> = Arc<dyn Fn() -> Result<T> + Send + Sync>;
 
 /// Everything that a lane is made of.
+#[derive(Clone)]
 pub struct LaneParts {
     /// What it computes.
     pub plan: LanePlan,
@@ -105,8 +108,19 @@ pub struct LaneParts {
     pub clock: Clock,
     /// Its figures.
     pub status: Arc<LaneStatus>,
-    /// Where to stop (`--until`); none: never.
-    pub until: Option<Positions>,
+    /// Where to stop (`--until`); none: never, as things are.
+    pub until: watch::Receiver<Option<Positions>>,
+    /// Is told when everything is read that there was at the start.
+    pub caught_up: Option<watch::Sender<bool>>,
     /// Becomes true when the process wants to stop.
     pub stop: watch::Receiver<bool>,
+    /// Is told when a backfill has handed over a result of other SQL than this process runs: it must be read again.
+    pub reload: watch::Sender<bool>,
+}
+
+impl LaneParts {
+    /// Whether `positions` reach to where the lane is to stop.
+    fn reached(&self, positions: &Positions) -> bool {
+        self.until.borrow().as_ref().is_some_and(|ends| positions.reached(ends))
+    }
 }

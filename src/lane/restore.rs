@@ -49,7 +49,8 @@ pub(super) async fn restore(parts: &LaneParts, windows: &Windows, open: &mut Ope
         }
         windowed.stand_at(intent, records, &parts.emit);
     }
-    if recovered.snapshots.last().is_some_and(|(_, newest)| newest.fingerprint != windows.fingerprint) {
+    let is_edited = recovered.snapshots.last().is_some_and(|(_, newest)| newest.fingerprint != windows.fingerprint);
+    if is_edited || recovered.is_handed_over {
         windowed.tell_all();
     } else if recovered.open_intent().is_none() {
         windowed.remember_shown(parts).await?;
@@ -127,7 +128,7 @@ async fn read_again(parts: &LaneParts, windows: &Windows, windowed: &mut Windowe
     let mut spans = parts.log.spans(&spans);
     while let Some(segments) = spans.next().await? {
         for segment in &Segment::merge_small(segments)? {
-            windowed.absorb_needed(windows, segment, &parts.emit, intent.now_ns).await?;
+            windowed.absorb_needed(parts, windows, segment, intent.now_ns).await?;
         }
         windowed.account()?;
     }

@@ -87,10 +87,12 @@ pub fn own_error(error: &datafusion::error::DataFusionError) -> Option<Error> {
 /// Runs the plan over one segment, to outputs for the sink.
 async fn outputs(parts: &LaneParts, leaf: &Leaf, segment: &Segment, taken: &mut Taken) -> Result<Vec<Output>> {
     taken.add(segment);
+    let (segment, others) = segment.for_lane(&parts.plan.name)?;
+    taken.filtered += others;
     if segment.rows.num_rows() == 0 {
         return Ok(Vec::new());
     }
-    let input = input_of(segment, &leaf.input)?;
+    let input = input_of(&segment, &leaf.input)?;
     let partition = segment.span.partition;
     let letters_before = taken.letters.len();
     let batches = run_rows(leaf, input, partition, &mut taken.letters).await?;
@@ -154,7 +156,7 @@ pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut
         parts.status.lag.store(reader.behind(), Ordering::Relaxed);
         let Some((roll_bytes, roll_interval)) = parts.bounds.roll else { break };
         let over = open.sink.written_bytes() >= roll_bytes || began.elapsed() >= roll_interval;
-        let done = *parts.stop.borrow() || parts.until.as_ref().is_some_and(|ends| reader.positions().reached(ends));
+        let done = *parts.stop.borrow() || parts.reached(reader.positions());
         if over || done {
             break;
         }

@@ -100,7 +100,7 @@ impl Windowed {
         let mut ends = reader.at_log_end();
         let now_ns = parts.clock.now_ns();
         let tick = ticking && all_at_end(&ends) && self.last_epoch.is_none_or(|last| last.elapsed() >= slide);
-        if segments.is_empty() && !tick && !self.would_wake(&ends, now_ns) {
+        if segments.is_empty() && !tick && self.untold.is_empty() && !self.would_wake(&ends, now_ns) {
             return Ok(false);
         }
         let before = self.judged_by(&parts.emit);
@@ -122,7 +122,7 @@ impl Windowed {
             // But no epoch may hold the panes of more than one further window.
             let reached_ns = self.time.greatest().values().copied().max();
             let passed_ns = reached_ns.zip(*first_ns.get_or_insert(reached_ns)).map_or(0, |(reached, first)| reached - first);
-            let done = *parts.stop.borrow() || parts.until.as_ref().is_some_and(|ends| reader.positions().reached(ends));
+            let done = *parts.stop.borrow() || parts.reached(reader.positions());
             if done || passed_ns > self.spec().size_ns || began.elapsed() >= lasts {
                 break;
             }

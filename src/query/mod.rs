@@ -1,6 +1,7 @@
 //! From SQL files to plans. DataFusion parses and plans all of it; nothing is cut out of a statement as text.
 //!
-//! [`project`] reads the files, [`plan`] plans a lane, [`windows`] are `tumble` and `hop`, [`cut`] takes an aggregate apart.
+//! [`project`] reads the files, [`plan`] plans a lane, [`windows`] are `tumble` and `hop`, [`cut`] takes an aggregate apart; [`repair`]
+//! plans an expression over dead letters.
 //! Nothing here opens a connection or a file.
 
 pub mod cell;
@@ -10,6 +11,7 @@ mod key;
 pub mod plan;
 mod problem;
 pub mod project;
+pub mod repair;
 mod statements;
 mod stream;
 pub mod tables;

@@ -47,6 +47,9 @@ pub struct LanePlan {
     pub work: Work,
     /// The memory that its plans, and all else of it, ask for.
     pub memory: Share,
+    /// What it makes of its records: the query with the views that it names, and both tables as they are declared. Two plans with
+    /// the same give the same result.
+    pub query: String,
 }
 
 /// What a lane does with its rows.
@@ -123,7 +126,23 @@ pub async fn plan_lane(
         None => Work::Rows(plan_rows(&session, query).await.map_err(wrong)?),
     };
     let columns = needed(&work);
-    Ok(LanePlan { name: lane.name.clone(), source, sink, time, columns, work, memory })
+    // Without what it does not use of a view.
+    let used = session.state().optimize(query).map_err(wrong)?;
+    let query = query_text(&used, &source, &sink, &work);
+    Ok(LanePlan { name: lane.name.clone(), source, sink, time, columns, work, memory, query })
+}
+
+/// A hash of all that decides what a lane makes.
+fn query_text(query: &LogicalPlan, source: &TableDef, sink: &TableDef, work: &Work) -> String {
+    let declared = |table: &TableDef| {
+        format!("{} {} {:?} {:?} {:?}", table.stored_as, table.location, table.schema, table.partition_by, table.options)
+    };
+    let windows = match work {
+        Work::Windows(windows) => format!("{:?}", windows.spec),
+        Work::Rows(_) => String::new(),
+    };
+    let text = format!("{}\n{windows}\n{}\n{}", query.display_indent_schema(), declared(source), declared(sink));
+    format!("{:016x}", XxHash3_64::oneshot(text.as_bytes()))
 }
 
 async fn plan_rows(session: &SessionContext, query: &LogicalPlan) -> DfResult<Leaf> {

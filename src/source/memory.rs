@@ -48,6 +48,11 @@ impl Partition {
     fn end(&self) -> i64 {
         self.first + self.records.len() as i64
     }
+
+    fn since(&self, time_ms: i64) -> i64 {
+        let is_since = |record: &Record| matches!(record, Record::Data(_, appended_ms) if *appended_ms >= time_ms);
+        self.first + self.records.iter().position(is_since).unwrap_or(self.records.len()) as i64
+    }
 }
 
 impl MemorySource {
@@ -122,7 +127,11 @@ impl Source for MemorySource {
 
     fn start(&self, start: Start) -> Result<Positions> {
         let partitions = self.shared.partitions.lock();
-        let at = |partition: &Partition| if start == Start::Earliest { partition.first } else { partition.end() };
+        let at = |partition: &Partition| match start {
+            Start::Earliest => partition.first,
+            Start::Latest => partition.end(),
+            Start::At(time_ms) => partition.since(time_ms),
+        };
         Ok((0..).zip(partitions.iter().map(at)).collect())
     }
 

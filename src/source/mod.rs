@@ -6,6 +6,7 @@
 pub mod kafka;
 pub mod log;
 pub mod memory;
+pub mod order;
 pub mod postgres;
 pub mod watermark;
 
@@ -25,6 +26,8 @@ pub enum Start {
     Earliest,
     /// Only what comes from now on.
     Latest,
+    /// The first record that was appended at this time (ms since 1970) or later; where there is none, the log end.
+    At(i64),
 }
 
 /// One topic of an outside log. All methods may block for as long as the client's own time-outs allow (seconds); they are

@@ -15,7 +15,7 @@ pub struct LaneStatus {
     pub records: AtomicU64,
     /// Rows that the query used.
     pub used: AtomicU64,
-    /// Rows that the query's filters left out.
+    /// Rows that the query's filters left out, and those of replayed dead letters that are for another lane.
     pub filtered: AtomicU64,
     /// Rows whose every window was final, or whose event time lay too far ahead.
     pub late: AtomicU64,
@@ -147,6 +147,16 @@ impl LaneStatus {
         if state == LaneState::Running {
             (text.error, text.waits_for) = (None, None);
         }
+    }
+
+    /// Whether it reads and writes.
+    pub fn is_running(&self) -> bool {
+        self.text.lock().state == LaneState::Running
+    }
+
+    /// Records between the lane's positions and the log ends.
+    pub fn left(&self) -> u64 {
+        self.lag.load(Ordering::Relaxed).max(0).unsigned_abs()
     }
 
     /// Whether it has ended, by itself or by an error.

@@ -1,5 +1,6 @@
 //! What a running process shows of itself: counters that lanes write and pages read. Reading never blocks writing for long.
 
+mod backfill;
 mod capture;
 mod lane;
 mod lookup;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
+pub use self::backfill::{BackfillSnapshot, BackfillStatus, BackfillStep};
 pub use self::capture::{CaptureSnapshot, CaptureStatus, CopySnapshot};
 pub use self::lane::{Distribution, LaneSnapshot, LaneState, LaneStatus, Phase, PhaseSnapshot};
 pub use self::lookup::{LookupSnapshot, LookupStatus};
@@ -21,6 +23,7 @@ pub struct Status {
     lanes: Arc<Mutex<BTreeMap<String, Arc<LaneStatus>>>>,
     lookups: Arc<Mutex<BTreeMap<String, Arc<LookupStatus>>>>,
     captures: Arc<Mutex<BTreeMap<String, Arc<CaptureStatus>>>>,
+    backfills: Arc<Mutex<BTreeMap<String, Arc<BackfillStatus>>>>,
     memory: Arc<Mutex<Memory>>,
 }
 
@@ -40,6 +43,11 @@ impl Status {
         Arc::clone(self.captures.lock().entry(name.to_string()).or_default())
     }
 
+    /// How far the backfill of lane `name` is, made at the first call.
+    pub fn backfill(&self, name: &str) -> Arc<BackfillStatus> {
+        Arc::clone(self.backfills.lock().entry(name.to_string()).or_default())
+    }
+
     /// Every lane by name.
     pub fn lanes(&self) -> Vec<(String, Arc<LaneStatus>)> {
         self.lanes.lock().iter().map(|(name, lane)| (name.clone(), Arc::clone(lane))).collect()
@@ -57,6 +65,7 @@ impl Status {
             lanes: self.lanes.lock().iter().map(|(name, lane)| lane.snapshot(name)).collect(),
             lookups: self.lookups.lock().iter().map(|(name, lookup)| lookup.snapshot(name)).collect(),
             captures: self.captures.lock().iter().map(|(name, capture)| capture.snapshot(name)).collect(),
+            backfills: self.backfills.lock().iter().map(|(lane, backfill)| backfill.snapshot(lane)).collect(),
         }
     }
 }
@@ -72,4 +81,6 @@ pub struct Snapshot {
     pub lookups: Vec<LookupSnapshot>,
     /// The captures by their slot's name.
     pub captures: Vec<CaptureSnapshot>,
+    /// In the process of a backfill, its lanes by name.
+    pub backfills: Vec<BackfillSnapshot>,
 }

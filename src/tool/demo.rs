@@ -92,6 +92,7 @@ pub async fn run(args: DemoArgs, mut stop: watch::Receiver<bool>) -> Result<()> 
         clock: Clock::system(),
         until_latest: false,
         stop: ended,
+        reload: watch::Sender::new(false),
     };
     let made = Made::start(source, args.rate)?;
     let lanes = tokio::spawn({

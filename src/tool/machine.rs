@@ -3,12 +3,21 @@
 use std::fs::read_to_string;
 use std::path::Path;
 
-use crate::memory::{Memory, shown_bytes};
+use crate::memory::{LIMIT_LEAST, Memory, shown_bytes};
 use crate::settings::Settings;
 
 /// The memory that the process may hold: as set, or a part of what the machine has.
 pub(super) fn memory(settings: &Settings) -> Memory {
-    let limit = settings.memory_limit.resolve(memory_bytes(Path::new("/")));
+    limited(settings.memory_limit.resolve(memory_bytes(Path::new("/"))))
+}
+
+/// The same for a process beside the one of the lanes: as set, or what that leaves.
+pub(super) fn memory_beside(settings: &Settings) -> Memory {
+    let left = memory_bytes(Path::new("/")).map(|bytes| (bytes / 4).max(LIMIT_LEAST));
+    limited(settings.memory_limit.0.or(left))
+}
+
+fn limited(limit: Option<u64>) -> Memory {
     match limit {
         Some(bytes) => tracing::info!("at most {} of memory are used: falaj.memory_limit", shown_bytes(bytes)),
         None => tracing::warn!("how much memory there is cannot be found out: SET falaj.memory_limit = '1GiB'"),

@@ -1,8 +1,10 @@
 //! The commands that stand beside the engine, one file each.
+pub mod backfill;
 pub mod board;
 pub mod capture;
 pub mod checkpoint;
 pub mod demo;
+pub mod dlq;
 pub mod generate;
 mod machine;
 pub mod progress;

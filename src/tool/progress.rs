@@ -5,9 +5,10 @@ use std::io::{self, Write};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use chrono::DateTime;
+use indicatif::{HumanCount, HumanDuration, MultiProgress, ProgressBar, ProgressStyle};
 
-use crate::status::Status;
+use crate::status::{BackfillSnapshot, BackfillStep, Status};
 
 /// How often bars are looked after.
 const TICK: Duration = Duration::from_millis(250);
@@ -43,6 +44,40 @@ pub async fn show_copies(status: Status) {
                 bar.set_length(copy.rows_estimate.max(copy.rows));
                 bar.set_position(copy.rows);
             }
+        }
+    }
+}
+
+/// Shows how far the lanes of a backfill are, as long as it is polled.
+pub async fn show_backfills(status: Status) {
+    let mut bars: HashMap<String, ProgressBar> = HashMap::new();
+    let template = "{prefix} {bar:30} {percent} %, {msg}";
+    loop {
+        tokio::time::sleep(TICK).await;
+        for backfill in status.snapshot().backfills {
+            let bar = bars.entry(backfill.lane.clone()).or_insert_with(|| {
+                let bar = BARS.add(ProgressBar::new(0).with_prefix(backfill.lane.clone()));
+                ProgressStyle::with_template(template).map_or(bar.clone(), |style| bar.with_style(style))
+            });
+            bar.set_length(backfill.total);
+            bar.set_position(backfill.total.saturating_sub(backfill.left));
+            bar.set_message(words(&backfill));
+        }
+    }
+}
+
+fn words(backfill: &BackfillSnapshot) -> String {
+    match backfill.step {
+        BackfillStep::Starting => "starting".to_string(),
+        BackfillStep::HandingOver => "handing over".to_string(),
+        BackfillStep::Done => "done".to_string(),
+        BackfillStep::Stopped => "stopped".to_string(),
+        BackfillStep::Reading => {
+            let reached = backfill.event_time_ns.map(DateTime::from_timestamp_nanos);
+            let reached = reached.map_or(String::new(), |at| format!(", at {}", at.format("%Y-%m-%d %H:%M:%S")));
+            let left = backfill.seconds_left.map(|seconds| HumanDuration(Duration::from_secs_f64(seconds.min(1e9))));
+            let left = left.map_or(String::new(), |left| format!(", {left} left"));
+            format!("{} records/s{reached}{left}", HumanCount(backfill.records_per_second as u64))
         }
     }
 }

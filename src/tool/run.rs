@@ -46,20 +46,31 @@ pub async fn run(args: RunArgs, stop: watch::Receiver<bool>) -> Result<()> {
         Some("latest") => true,
         Some(other) => return Err(Error::new(Kind::Usage, format!("--until '{other}': only 'latest' is known yet"))),
     };
-    let project = project_dir::read_asking(&args.folder, stop.clone()).await?;
-    app::check(&project, Secrets::Needed).await?;
     let (status, boards) = (Status::default(), Boards::default());
-    if !args.no_web {
-        let listener = bind_pages(&project.settings().listen).await?;
-        let url = serve_pages(listener, &status, &boards, stop.clone())?;
-        tracing::info!("the page is at {url}");
-    }
-    let memory = machine::memory(project.settings());
-    let (world, clock) = (World::Real, Clock::system());
-    let run = Run { world, status: status.clone(), memory, boards, clock, until_latest, stop };
-    let done = tokio::select! {
-        done = app::run(&project, run) => done,
-        () = progress::show_copies(status.clone()) => Ok(()),
+    let mut is_served = args.no_web;
+    let done = loop {
+        let project = project_dir::read_asking(&args.folder, stop.clone()).await?;
+        app::check(&project, Secrets::Needed).await?;
+        if !std::mem::replace(&mut is_served, true) {
+            let listener = bind_pages(&project.settings().listen).await?;
+            let url = serve_pages(listener, &status, &boards, stop.clone())?;
+            tracing::info!("the page is at {url}");
+        }
+        let memory = machine::memory(project.settings());
+        let (world, clock) = (World::Real, Clock::system());
+        let reload = watch::Sender::new(false);
+        let ended = either(stop.clone(), reload.subscribe());
+        let (status, boards) = (status.clone(), boards.clone());
+        let run =
+            Run { world, status: status.clone(), memory, boards, clock, until_latest, stop: ended, reload: reload.clone() };
+        let done = tokio::select! {
+            done = app::run(&project, run) => done,
+            () = progress::show_copies(status) => Ok(()),
+        };
+        if done.is_err() || *stop.borrow() || !*reload.borrow() {
+            break done;
+        }
+        tracing::info!("a backfill has handed over a result of other SQL: {} is read again", args.folder.display());
     };
     for lane in status.snapshot().lanes {
         tracing::info!(
@@ -71,6 +82,23 @@ pub async fn run(args: RunArgs, stop: watch::Receiver<bool>) -> Result<()> {
         );
     }
     done
+}
+
+/// Becomes true when one of the two does.
+fn either(mut one: watch::Receiver<bool>, mut other: watch::Receiver<bool>) -> watch::Receiver<bool> {
+    let (sender, either) = watch::channel(false);
+    tokio::spawn(async move {
+        let becomes_true = tokio::select! {
+            one = one.wait_for(|one| *one) => one.is_ok(),
+            other = other.wait_for(|other| *other) => other.is_ok(),
+        };
+        if becomes_true {
+            sender.send_replace(true);
+        }
+        // As long as somebody listens: a channel without a sender would say that it is over.
+        sender.closed().await;
+    });
+    either
 }
 
 /// Listens where the pages are to be served.

@@ -104,6 +104,7 @@ impl LaneRecords {
     fn take(&mut self, record: Record, written: SystemTime, violation: &mut impl FnMut(String)) {
         for entry in record.entries {
             match entry {
+                Entry::Handover(_) => violation("nobody runs a backfill here".to_string()),
                 Entry::Claim { .. } => {
                     self.claims += 1;
                     self.has_committed = false;

@@ -4,6 +4,7 @@
 //! the next case, so that every start is a recovery. After the cases of a lane everything is compared (I1–I4, I6, I12 of a run that
 //! was killed some hundred times in all).
 
+mod handover;
 mod replaced;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -100,7 +101,7 @@ fn every_failpoint_of_the_source_has_a_case() {
         }
     }
     let lanes = lanes();
-    let steps = replaced::STEPS.iter().map(|(step, _)| step);
+    let steps = replaced::STEPS.iter().chain(handover::STEPS).map(|(step, _)| step).chain(handover::OF_THE_LANES);
     let all = lanes.iter().flat_map(|(_, places)| places).chain(EVERYWHERE).chain(steps).chain(&crate::capture::killed::PLACES);
     let cases: BTreeSet<String> = all.map(|place| place.split('*').next().unwrap().to_string()).collect();
     // Some names come by way of a field, and die in their cases all the same.

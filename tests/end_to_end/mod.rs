@@ -3,6 +3,7 @@
 mod bad_records;
 pub(crate) mod boards;
 mod contents;
+mod corpus;
 mod edited;
 mod fenced;
 pub(crate) mod found;
@@ -10,7 +11,8 @@ mod live;
 mod memory;
 mod older;
 pub(crate) mod oracle;
-mod replay;
+mod poisoned;
+pub(crate) mod replay;
 mod stopped;
 mod whole;
 pub(crate) mod windows;

@@ -63,7 +63,7 @@ async fn hash(project: &Project) -> Hash {
 
 /// What a reader of the table finds when it lists everything, and then reads it: each row's id, and the lineages in the names.
 /// `None` when a file that was listed is gone: a reader fails then, and begins again.
-fn look(folder: &Path) -> Option<(Vec<i64>, BTreeSet<String>)> {
+pub(crate) fn look(folder: &Path) -> Option<(Vec<i64>, BTreeSet<String>)> {
     let (mut ids, mut lineages) = (Vec::new(), BTreeSet::new());
     for path in found::files(folder, "parquet") {
         let file = match File::open(&path) {
@@ -84,14 +84,14 @@ fn look(folder: &Path) -> Option<(Vec<i64>, BTreeSet<String>)> {
 }
 
 /// Looks at the table all the time, and panics when it finds neither the one result nor the other.
-struct Looking {
+pub(crate) struct Looking {
     stop: std::sync::Arc<AtomicBool>,
     thread: JoinHandle<(u64, u64, BTreeSet<String>)>,
 }
 
 impl Looking {
     /// `rows` is how many rows a result has at least; each has every id once.
-    fn begin(folder: PathBuf, rows: usize) -> Self {
+    pub(crate) fn begin(folder: PathBuf, rows: usize) -> Self {
         let stop = std::sync::Arc::new(AtomicBool::new(false));
         let stopped = std::sync::Arc::clone(&stop);
         let thread = thread::spawn(move || {
@@ -113,7 +113,7 @@ impl Looking {
     }
 
     /// Ends it; gives how many lineages were seen.
-    fn end(self) -> usize {
+    pub(crate) fn end(self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
         let (looks, gone, seen) = self.thread.join().unwrap();
         eprintln!("{looks} looks, {gone} of which found a file gone; lineages {seen:?}");

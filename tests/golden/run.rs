@@ -110,6 +110,7 @@ impl Outside {
             clock: self.clock.clone(),
             until_latest,
             stop: stopped,
+            reload: watch::Sender::new(false),
         };
         let project = case.project.clone();
         let task = tokio::spawn(async move {

@@ -149,12 +149,40 @@ fn a_wrong_command_line_is_code_2() {
         (vec!["run", "--until", "tomorrow"], "falaj: --until 'tomorrow': only 'latest' is known yet"),
         (vec!["check", "nowhere"], "falaj: the folder of SQL files 'nowhere' (as in falaj run queries) cannot be read"),
         (vec!["check", "empty"], "falaj: there is no .sql file in the folder 'empty'"),
+        (
+            vec!["dlq", "replay"],
+            "falaj: say which letters are to be replayed: by --lane, --stage, --code or another filter, or --all",
+        ),
+        (
+            vec!["dlq", "purge", "queries"],
+            "falaj: say which letters are to be purged: by --lane, --stage, --code or another filter",
+        ),
+        (
+            vec!["dlq", "list", "--source", "engagement_event"],
+            "falaj: --source: there is no source table 'engagement_event'; did you mean 'engagement_events'?",
+        ),
+        (vec!["dlq", "list", "--stage", "sqll"], "invalid value 'sqll' for '--stage <STAGE>'"),
+        (vec!["dlq", "list", "--offset", "7"], "write partition and offset as 0:43271"),
+        (vec!["dlq", "list", "--since", "tomorrow"], "write a time as 2026-11-26T18:00:00Z, or as 2h for so long ago"),
         (vec![], "Usage: falaj <COMMAND>"),
     ] {
         let output = falaj(folder.path(), &args);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {stderr}");
         assert!(stderr.contains(says), "{args:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_wrong_repair_is_code_78_before_anything_is_asked() {
+    let folder = shipped_queries();
+    for (repair, says) in [
+        ("payloda || '}'", "falaj: --repair: there is no column 'payloda'; did you mean 'payload'?\n"),
+        ("length(payload)", "falaj: --repair: it gives INT; the new payload must be VARCHAR or BINARY\n"),
+        ("payload ||", "falaj: --repair: expected an expression, found the end\n"),
+    ] {
+        let output = falaj(folder.path(), &["dlq", "replay", "--all", "--repair", repair]);
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(78), says));
     }
 }
 

@@ -77,19 +77,21 @@ async fn only_a_start_takes_a_lane_over() {
     }
 }
 
+const EPOCHS_MAX: u64 = 200_000;
+
 /// A lane that has little to do writes a record every few milliseconds: the claim must come between two.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_claim_wins_against_a_process_that_is_at_work() {
     for place in Place::all() {
         let (mut log, _) = claim(&place.open(), Needs::State).await.unwrap();
         let work = tokio::spawn(async move {
-            let mut epoch = 1;
-            loop {
+            // Not for ever: it would outlive a claim that fails, and fill the memory.
+            for epoch in 1..EPOCHS_MAX {
                 if let Err(error) = log.append(vec![Entry::Intent(intent(epoch))]).await {
                     return (epoch - 1, error);
                 }
-                epoch += 1;
             }
+            panic!("nobody claimed the lane");
         });
         while read::numbers(place.open().as_ref(), LANE).await.unwrap().len() < 50 {
             tokio::task::yield_now().await;

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod fork;
+mod handover;
 mod log;
 mod model;
 

@@ -179,7 +179,7 @@ impl Plans {
     }
 
     fn decode(&mut self, payloads: Payloads, schema: &SchemaRef, schemas: &Schemas) -> Result<Decoded> {
-        let Payloads { span, bytes, ends, offsets, tombstones, appended_ms, lost } = payloads;
+        let Payloads { span, bytes, ends, offsets, tombstones, appended_ms, lost, .. } = payloads;
         let (mut good, mut dead) = (Vec::with_capacity(ends.len()), Vec::new());
         let Self { rows, of, .. } = self;
         rows.reserve(ends.len());

@@ -64,7 +64,7 @@ pub struct JsonDecoder {
     rows: Rows,
     template: fast::Template,
     /// Off only in the tests that compare both paths.
-    fast: bool,
+    pub(in crate::decode) fast: bool,
 }
 
 impl JsonDecoder {
@@ -113,7 +113,7 @@ impl Decoder for JsonDecoder {
         if i32::try_from(payloads.bytes.len()).is_err() {
             return Err(Error::new(Kind::Full, "a batch of payloads is larger than 2 GiB; lower the source's batch size"));
         }
-        let Payloads { span, bytes, ends, offsets, tombstones, appended_ms, lost } = payloads;
+        let Payloads { span, bytes, ends, offsets, tombstones, appended_ms, lost, .. } = payloads;
         let all_valid = valid(&bytes, &ends);
         let mut good = Vec::with_capacity(ends.len());
         let mut dead = Vec::new();

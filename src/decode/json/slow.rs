@@ -12,6 +12,7 @@ use crate::batch::Stage;
 use crate::decode::rows::Rows;
 use crate::decode::rows::column::Shape;
 use crate::decode::rows::column::{Column, Refusal, Value};
+use crate::decode::rows::number;
 use crate::decode::rows::text::{PAYLOADS, RESOLVED};
 
 /// At most so many characters of a value are repeated in a message.
@@ -70,12 +71,29 @@ fn parse<'a>(payload: &'a str, rows: &Rows) -> Result<Vec<Option<&'a RawValue>>,
 }
 
 fn not_json(e: &serde_json::Error, payload: &str) -> Fault {
-    if e.is_eof() {
+    if let Some(at) = wrong_escape_at_the_end(payload).filter(|_| e.is_eof()) {
+        return Fault::decode("syntax", format!("the payload is not JSON: invalid escape at byte {at}"));
+    }
+    if e.is_eof() || ends_within_number(e, payload) {
         return Fault::decode("truncated", format!("the payload ends within its JSON value, after byte {}", payload.len()));
     }
     let text = e.to_string();
     let what = text.split(" at line ").next().unwrap_or_default();
     Fault::decode("syntax", format!("the payload is not JSON: {what} at byte {}", position(e, payload)))
+}
+
+/// Where an escape stands that has other than digits in it, and fewer bytes behind it than four: serde_json says that the payload ends there.
+fn wrong_escape_at_the_end(payload: &str) -> Option<usize> {
+    let bytes = payload.as_bytes();
+    let at = (bytes.len().saturating_sub(5)..bytes.len()).find(|&at| bytes[at..].starts_with(b"\\u"))?;
+    let escaped = bytes[..at].iter().rev().take_while(|&&byte| byte == b'\\').count() % 2 == 1;
+    (!escaped && !bytes[at + 2..].iter().all(u8::is_ascii_hexdigit)).then_some(at)
+}
+
+/// Whether it stopped at a number of which the payload's end cut off the rest: it takes that for a wrong one.
+fn ends_within_number(e: &serde_json::Error, payload: &str) -> bool {
+    let from = payload.trim_end_matches(|c: char| matches!(c, '0'..='9' | '+' | '-' | '.' | 'e' | 'E')).len();
+    position(e, payload) >= from && number::is_number(format!("{}0", &payload[from..]).as_bytes())
 }
 
 /// The byte, counted from 0, at which serde_json stopped; it counts lines and columns from 1.

@@ -272,7 +272,7 @@ impl Decoder for PgoutputDecoder {
     }
 
     fn decode(&mut self, payloads: Payloads) -> Result<Decoded> {
-        let Payloads { span, bytes, ends, offsets, tombstones: _, appended_ms, lost } = payloads;
+        let Payloads { span, bytes, ends, offsets, appended_ms, lost, .. } = payloads;
         // Positions inside a batch are 32 bits wide in Arrow's strings.
         if i32::try_from(bytes.len()).is_err() {
             return Err(Error::new(Kind::Full, "a batch of changes is larger than 2 GiB"));

@@ -79,7 +79,9 @@ pub(in crate::decode) fn in_unit((seconds, nanos): (i64, u32), unit: TimeUnit) -
         TimeUnit::Microsecond => (1_000_000, 1_000),
         TimeUnit::Nanosecond => (1_000_000_000, 1),
     };
-    seconds.checked_mul(per_second)?.checked_add(i64::from(nanos / per_unit))
+    // Wider than the result: in the very first second the product alone does not fit.
+    let units = i128::from(seconds) * per_second + i128::from(nanos / per_unit);
+    i64::try_from(units).ok()
 }
 
 /// The seconds and nanoseconds since 1970 of a number of `unit`s.
@@ -223,6 +225,8 @@ mod tests {
             ((9_223_372_036, 854_775_807), TimeUnit::Nanosecond, Some(i64::MAX)),
             ((9_223_372_036, 854_775_808), TimeUnit::Nanosecond, None),
             ((9_223_372_037, 0), TimeUnit::Nanosecond, None),
+            ((-9_223_372_037, 145_224_192), TimeUnit::Nanosecond, Some(i64::MIN)),
+            ((-9_223_372_037, 145_224_191), TimeUnit::Nanosecond, None),
         ] {
             assert_eq!(in_unit(at, unit), expected, "{at:?} in {unit:?}");
         }

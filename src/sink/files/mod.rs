@@ -59,6 +59,8 @@ pub struct FilesSink {
     root: PathBuf,
     /// While the root is a shadow that is to replace the table's folder.
     replacement: Option<Replacement>,
+    /// Whether it is a backfill's: it always writes to a shadow, of which the lane that drives the table knows nothing.
+    is_backfill: bool,
     writer: Option<Writer>,
     /// Whether the lane does not begin, so that what it writes can replace nothing.
     goes_on: bool,
@@ -79,6 +81,7 @@ impl FilesSink {
         FilesSink {
             root: options.folder.clone(),
             replacement: None,
+            is_backfill: false,
             options: Arc::new(options),
             writer: None,
             goes_on: false,
@@ -94,6 +97,44 @@ impl FilesSink {
     pub fn accounted(mut self, account: Account) -> FilesSink {
         self.account = Arc::new(Mutex::new(account));
         self
+    }
+
+    /// The same for a backfill: whatever `on_new_lineage` says it writes to a shadow, until [`FilesSink::take_place`].
+    pub fn of_backfill(mut self) -> FilesSink {
+        self.is_backfill = true;
+        self
+    }
+
+    /// Puts the shadow of a backfill in the table's place; does nothing when that was done. To be called after `open`, between two
+    /// epochs, when nobody else writes to the table. What was there stays beside it, until [`FilesSink::clear_away`].
+    pub async fn take_place(&mut self) -> Result<()> {
+        self.replace(Replacement::take_place).await
+    }
+
+    /// Deletes what the backfills of a table have replaced.
+    pub async fn clear_away(options: FilesOptions, writer: Writer) -> Result<()> {
+        blocking(move || replace::clear_away_backfills(&options, &writer)).await
+    }
+
+    async fn replace(&mut self, swap: fn(&Replacement) -> Result<()>) -> Result<()> {
+        let Some(replacement) = self.replacement.clone() else { return Ok(()) };
+        if self.running.is_some() || self.stage.is_some() {
+            return Err(Error::new(Kind::Bug, "a table was to be replaced while an epoch was open"));
+        }
+        blocking(move || swap(&replacement)).await?;
+        self.root = self.options.folder.clone();
+        self.replacement = None;
+        Ok(())
+    }
+
+    /// Where the backfill of `writer` has its shadow.
+    pub fn shadow_of(options: &FilesOptions, writer: &Writer) -> Result<PathBuf> {
+        replace::shadow_of_backfill(options, writer)
+    }
+
+    /// Deletes the shadow of a backfill that was given up.
+    pub async fn drop_shadow(options: FilesOptions, writer: Writer) -> Result<()> {
+        blocking(move || replace::drop_backfill(&options, &writer)).await
     }
 
     fn writer(&self) -> Result<Writer> {
@@ -139,8 +180,9 @@ impl Sink for FilesSink {
     async fn open(&mut self, writer: &Writer) -> Result<Option<u64>> {
         self.writer = Some(writer.clone());
         let (options, writer, goes_on) = (self.options.clone(), writer.clone(), self.goes_on);
+        let open = if self.is_backfill { replace::open_backfill } else { replace::open };
         let opened = blocking(move || {
-            let opened = replace::open(&options, &writer, goes_on)?;
+            let opened = open(&options, &writer, goes_on)?;
             publish::prepare(&opened.root, &writer)?;
             Ok(opened)
         });
@@ -198,16 +240,9 @@ impl Sink for FilesSink {
         Ok(())
     }
 
-    /// Puts a shadow in the table's place.
+    /// Puts a shadow in the table's place. A backfill's waits for the lane that writes to the table.
     async fn caught_up(&mut self) -> Result<()> {
-        let Some(replacement) = self.replacement.clone() else { return Ok(()) };
-        if self.running.is_some() || self.stage.is_some() {
-            return Err(Error::new(Kind::Bug, "a table was to be replaced while an epoch was open"));
-        }
-        blocking(move || replacement.swap()).await?;
-        self.root = self.options.folder.clone();
-        self.replacement = None;
-        Ok(())
+        if self.is_backfill { Ok(()) } else { self.replace(Replacement::swap).await }
     }
 }
 

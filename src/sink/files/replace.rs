@@ -30,6 +30,10 @@ use super::shadow::Replacement;
 use crate::error::{Error, Kind, Result};
 use crate::sink::Writer;
 
+/// Beside a table `out`: `.out.replace`, and `.out.backfill`.
+const OF_LINEAGE: &str = "replace";
+const OF_BACKFILL: &str = "backfill";
+
 /// Where a lane writes.
 #[derive(Debug)]
 pub(super) struct Opened {
@@ -47,7 +51,7 @@ pub(super) struct Opened {
 pub(super) fn open(options: &FilesOptions, writer: &Writer, goes_on: bool) -> Result<Opened> {
     create_folders(&options.folder)?;
     let mut found = Found::new(&options.folder, options, prefix(writer))?;
-    let Some(replacement) = Replacement::of(options, writer)? else {
+    let Some(replacement) = Replacement::of(options, writer, OF_LINEAGE)? else {
         // A folder without a folder around it can neither be replaced nor have been.
         return match found.foreign {
             Some(file) if options.on_new_lineage != OnNewLineage::Append => Err(foreign(options, &file)),
@@ -92,6 +96,63 @@ pub(super) fn open(options: &FilesOptions, writer: &Writer, goes_on: bool) -> Re
     Ok(Opened { root: options.folder.clone(), replacement: None, epoch: found.epoch })
 }
 
+/// The same for a backfill, beside a table that another process may be writing to: a shadow of its own, or the table once that is
+/// swapped in. One that `goes_on` must find what it has written.
+pub(super) fn open_backfill(options: &FilesOptions, writer: &Writer, goes_on: bool) -> Result<Opened> {
+    create_folders(&options.folder)?;
+    let replacement = of_backfill(options, writer)?;
+    replacement.put_aside_swapped()?;
+    let is_begun = replacement.shadow().is_dir();
+    let shown = Found::new(&options.folder, options, prefix(writer))?;
+    if !is_begun && shown.epoch.is_some() {
+        return Ok(Opened { root: options.folder.clone(), replacement: None, epoch: shown.epoch });
+    }
+    if let Some(mark) = replacement.mark()?.filter(|mark| *mark != replacement.ours) {
+        return Err(replacement.is_replaced_already(&mark));
+    }
+    if !is_begun && goes_on {
+        return Err(replacement.shadow_is_gone());
+    }
+    if !is_begun {
+        replacement.begin()?;
+    }
+    let root = replacement.shadow();
+    let found = Found::new(&root, options, prefix(writer))?;
+    Ok(Opened { root, replacement: Some(replacement), epoch: found.epoch })
+}
+
+/// Where a backfill has its shadow, or will have it. Touches nothing.
+pub(super) fn shadow_of_backfill(options: &FilesOptions, writer: &Writer) -> Result<PathBuf> {
+    let folder = &options.folder;
+    let table = std::fs::canonicalize(folder).unwrap_or_else(|_| folder.clone());
+    Replacement::around(table, options, writer, OF_BACKFILL).map(|of| of.shadow()).ok_or_else(|| stands_alone(options))
+}
+
+/// Deletes what backfills have replaced.
+pub(super) fn clear_away_backfills(options: &FilesOptions, writer: &Writer) -> Result<()> {
+    of_backfill(options, writer)?.finish_swaps().map(drop)
+}
+
+/// Deletes the shadow of a backfill that was given up before its swap.
+pub(super) fn drop_backfill(options: &FilesOptions, writer: &Writer) -> Result<()> {
+    create_folders(&options.folder)?;
+    let replacement = of_backfill(options, writer)?;
+    replacement.bury(&replacement.ours)
+}
+
+fn of_backfill(options: &FilesOptions, writer: &Writer) -> Result<Replacement> {
+    Replacement::of(options, writer, OF_BACKFILL)?.ok_or_else(|| stands_alone(options))
+}
+
+fn stands_alone(options: &FilesOptions) -> Error {
+    let folder = options.folder.display();
+    let text = format!(
+        "table '{}': {folder} has no folder around it in which a new result could grow; change LOCATION",
+        options.table
+    );
+    Error::new(Kind::Sql, text)
+}
+
 fn foreign(options: &FilesOptions, file: &Path) -> Error {
     let text = format!(
         "{} has files of another lineage or lane, such as {}, and rows that are read again would lie beside them; set OPTIONS \
@@ -123,6 +184,14 @@ impl Replacement {
             self.shadow().display()
         );
         Error::new(Kind::Lost, text)
+    }
+
+    fn is_replaced_already(&self, mark: &str) -> Error {
+        let text = format!(
+            "table '{}' is being replaced already, by {mark}; begin when 'falaj run' has caught up and that has taken its place",
+            self.name
+        );
+        Error::new(Kind::Fenced, text)
     }
 
     fn is_a_part(&self) -> Error {

@@ -30,15 +30,18 @@ pub(super) struct Replacement {
 }
 
 impl Replacement {
-    /// `None` when the folder has none around it.
-    pub(super) fn of(options: &FilesOptions, writer: &Writer) -> Result<Option<Replacement>> {
+    /// `None` when the folder has none around it. `beside` is the name of the folder for what lies beside the table, without the
+    /// table's own.
+    pub(super) fn of(options: &FilesOptions, writer: &Writer, beside: &str) -> Result<Option<Replacement>> {
         let folder = &options.folder;
         let table = fs::canonicalize(folder).map_err(|cause| disk_error("look at", folder, cause))?;
-        let Some((parent, name)) = table.parent().zip(table.file_name().and_then(|name| name.to_str())) else {
-            return Ok(None);
-        };
-        let beside = parent.join(format!(".{name}.replace"));
-        Ok(Some(Replacement { name: options.table.clone(), table, beside, lane: writer.lane.clone(), ours: prefix(writer) }))
+        Ok(Self::around(table, options, writer, beside))
+    }
+
+    pub(super) fn around(table: PathBuf, options: &FilesOptions, writer: &Writer, beside: &str) -> Option<Replacement> {
+        let (parent, name) = table.parent().zip(table.file_name().and_then(|name| name.to_str()))?;
+        let beside = parent.join(format!(".{name}.{beside}"));
+        Some(Replacement { name: options.table.clone(), table, beside, lane: writer.lane.clone(), ours: prefix(writer) })
     }
 
     /// Where the new result grows.
@@ -62,6 +65,11 @@ impl Replacement {
         Ok(others)
     }
 
+    /// What is in the shadow's place once the swap is done is only to be deleted.
+    pub(super) fn put_aside_swapped(&self) -> Result<()> {
+        if self.shadow().join(MARK).exists() { self.put_aside(&self.ours) } else { Ok(()) }
+    }
+
     /// Makes an empty shadow, after looking whether it could be swapped in at all.
     pub(super) fn begin(&self) -> Result<()> {
         self.refuse_strangers()?;
@@ -75,16 +83,23 @@ impl Replacement {
         fs::remove_dir(&probe).map_err(|cause| disk_error("delete", &probe, cause))?;
         failpoint::hit(&self.lane, "replace.begun");
         tracing::info!(
-            "table '{}': {} has files of another lineage; the new result grows in {} and takes their place when it is whole",
+            "table '{}': the new result grows in {} and takes the place of what is in {} when it is whole",
             self.name,
-            self.table.display(),
-            shadow.display()
+            shadow.display(),
+            self.table.display()
         );
         Ok(())
     }
 
-    /// Puts the new result in the place of the old one, and deletes that. Everything in the shadow is durable already.
+    /// Puts the new result in the place of the old one, and deletes that.
     pub(super) fn swap(&self) -> Result<()> {
+        self.take_place()?;
+        self.delete_put_aside(&self.ours);
+        Ok(())
+    }
+
+    /// Puts the new result in the place of the old one, which stays under another name. Everything in the shadow is durable already.
+    pub(super) fn take_place(&self) -> Result<()> {
         // Somebody may have moved the old result away.
         create_folders(&self.table)?;
         match self.mark()? {
@@ -100,7 +115,7 @@ impl Replacement {
             sync_folder(folder)?;
         }
         tracing::info!("table '{}': the new result has taken its place in {}", self.name, self.table.display());
-        self.bury(&self.ours)
+        self.put_aside(&self.ours)
     }
 
     fn exchange(&self, shadow: &Path, with: &Path) -> Result<()> {
@@ -115,16 +130,26 @@ impl Replacement {
         })
     }
 
-    /// Deletes a folder beside the table. It gets another name first: a process that still believes in it finds nothing.
+    /// Deletes a folder beside the table.
     pub(super) fn bury(&self, name: &str) -> Result<()> {
+        self.put_aside(name)?;
+        self.delete_put_aside(name);
+        Ok(())
+    }
+
+    fn delete_put_aside(&self, name: &str) {
+        self.delete(&self.beside.join(format!("{name}{OLD}")));
+        self.leave();
+    }
+
+    /// Gives a folder beside the table the name of what is only to be deleted: a process that still believes in it finds nothing.
+    fn put_aside(&self, name: &str) -> Result<()> {
         let (from, to) = (self.beside.join(name), self.beside.join(format!("{name}{OLD}")));
         match fs::rename(&from, &to) {
             Err(cause) if cause.kind() != ErrorKind::NotFound => return Err(disk_error("rename", &from, cause)),
             _ => sync_folder(&self.beside)?,
         }
         failpoint::hit(&self.lane, "replace.renamed");
-        self.delete(&to);
-        self.leave();
         Ok(())
     }
 
@@ -189,7 +214,7 @@ impl Replacement {
 
     fn cannot_exchange(&self, why: &str) -> Error {
         let text = format!(
-            "table '{}': 'on_new_lineage' 'replace' exchanges {} for another folder in one step, and {why}; or move the folder away",
+            "table '{}': the new result is to take the place of {} in one step, and {why}; or move the folder away",
             self.name,
             self.table.display()
         );

@@ -1,5 +1,6 @@
 //! The sink as a lane drives it, and what readers find.
 
+mod backfill;
 mod new_lineage;
 
 use std::collections::BTreeMap;

@@ -24,6 +24,7 @@
 mod board;
 mod connection;
 mod options;
+mod refused;
 mod rows;
 
 use std::time::Duration;
@@ -35,7 +36,7 @@ use self::connection::{Answer, Call, Connection};
 pub use self::options::RedisOptions;
 use self::options::Shape;
 use self::rows::Rows;
-use crate::batch::Output;
+use crate::batch::{DeadLetter, Output};
 use crate::error::{Kind, Result};
 use crate::failpoint;
 use crate::memory::{Account, Use};
@@ -58,6 +59,8 @@ pub struct RedisSink {
     writer: Option<Writer>,
     /// The epoch that is being taken.
     open_epoch: u64,
+    /// Of the open epoch.
+    refused: Vec<DeadLetter>,
     /// What was taken, and the board that was written last.
     account: Account,
 }
@@ -77,7 +80,15 @@ impl RedisSink {
             Shape::Zset { member, score } => Place::Board(Board::new(key, fence.clone(), member, score, ttl)),
             Shape::Hash { key: column, columns } => Place::Rows(Rows::new(key, fence.clone(), column, columns, ttl)),
         };
-        Self { connection, fence, place, writer: None, open_epoch: 0, account: Account::unlimited(Use::Sink) }
+        Self {
+            connection,
+            fence,
+            place,
+            writer: None,
+            open_epoch: 0,
+            refused: Vec::new(),
+            account: Account::unlimited(Use::Sink),
+        }
     }
 
     /// The same, with what it holds on `account`.
@@ -93,7 +104,8 @@ impl RedisSink {
         })
     }
 
-    /// How many rows were left out so far, because they have no member or key, or their score is NULL or NaN.
+    /// How many rows were left out so far, because they have no member or key, or their score is NULL or NaN; rows of records become
+    /// dead letters besides.
     pub fn skipped(&self) -> u64 {
         match &self.place {
             Place::Board(board) => board.skipped,
@@ -128,11 +140,13 @@ impl Sink for RedisSink {
     async fn write(&mut self, epoch: u64, output: Output) -> Result<()> {
         if epoch != self.open_epoch {
             self.open_epoch = epoch;
+            self.refused.clear();
             match &mut self.place {
                 Place::Board(board) => board.clear(),
                 Place::Rows(rows) => rows.clear(),
             }
         }
+        self.refused.extend(refused::letters_of(&output, &self.place)?);
         match &mut self.place {
             Place::Board(board) => board.write(output),
             Place::Rows(rows) => rows.write(&self.connection, output),
@@ -165,7 +179,7 @@ impl Sink for RedisSink {
             Place::Rows(rows) => rows.apply(&mut self.connection, writer, epoch).await?,
         };
         self.account()?;
-        Ok(Applied { rows, refused: Vec::new(), retries: self.connection.take_retries() })
+        Ok(Applied { rows, refused: std::mem::take(&mut self.refused), retries: self.connection.take_retries() })
     }
 
     async fn committed(&mut self, _epoch: u64, _staged: &[Staged]) -> Result<()> {

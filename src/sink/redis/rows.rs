@@ -20,7 +20,7 @@ const FIELD_BYTES: usize = 64;
 
 /// The hashes of one table, and what of the open epoch they have taken.
 pub(super) struct Rows {
-    key: usize,
+    pub(super) key: usize,
     columns: Vec<String>,
     location: String,
     fence: String,

@@ -45,6 +45,17 @@ impl KafkaSource {
         &self.options
     }
 
+    /// The offset of the first record of every partition that was appended at `time_ms` or later.
+    fn since(&self, time_ms: i64) -> Result<Positions> {
+        let consumer = Consumer::connect(&self.options)?;
+        let partitions = partitions(&consumer, &self.options)?;
+        let found = consumer.offsets_since(&self.options.topic, &partitions, time_ms, ASK_TIMEOUT);
+        let found = found.map_err(|code| failure::of_code(code, &self.options.topic, &self.options.brokers))?;
+        // Where nothing is so new, the log end.
+        let end = |(partition, _, high): (i32, i64, i64)| (partition, found.get(partition).unwrap_or(high));
+        Ok(bounds(&consumer, &self.options, &partitions)?.into_iter().map(end).collect())
+    }
+
     /// The first offset and the log end of every partition.
     fn bounds(&self) -> Result<Vec<(i32, i64, i64)>> {
         let consumer = Consumer::connect(&self.options)?;
@@ -60,7 +71,10 @@ impl Source for KafkaSource {
 
     fn start(&self, start: Start) -> Result<Positions> {
         let pick = |(partition, low, high)| (partition, if start == Start::Earliest { low } else { high });
-        Ok(self.bounds()?.into_iter().map(pick).collect())
+        match start {
+            Start::At(time_ms) => self.since(time_ms),
+            _ => Ok(self.bounds()?.into_iter().map(pick).collect()),
+        }
     }
 
     fn log_ends(&self) -> Result<Positions> {

@@ -16,6 +16,8 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::KafkaOptions;
 use crate::error::{Error, Kind, Result};
+use crate::headers::Known;
+use crate::position::Positions;
 
 /// How many messages are taken from librdkafka at a time.
 pub(super) const BATCH: usize = 1024;
@@ -25,13 +27,16 @@ const EOF: RDKafkaRespErr = RDKafkaRespErr::RD_KAFKA_RESP_ERR__PARTITION_EOF;
 
 /// One thing that came from a partition.
 pub(super) enum Event<'m> {
-    /// A record; `payload` is `None` for a tombstone. `timestamp_ms` is 0 if unknown.
-    Record { partition: i32, offset: i64, payload: Option<&'m [u8]>, timestamp_ms: i64 },
+    /// A record; `payload` is `None` for a tombstone. `timestamp_ms` is 0 if unknown. `headers` are those of [`Known::ALL`].
+    Record { partition: i32, offset: i64, payload: Option<&'m [u8]>, timestamp_ms: i64, headers: Headers<'m> },
     /// Everything before `offset` was handed over, and there is nothing after it yet.
     LogEnd { partition: i32, offset: i64 },
     /// The partition cannot be read.
     Failed { partition: i32, code: Code },
 }
+
+/// Those of [`Known::ALL`] that a record has.
+pub(super) type Headers<'m> = [Option<&'m [u8]>; Known::ALL.len()];
 
 /// A client that reads. Thread-safe, but for messages: only one thread may call [`Consumer::read`].
 pub(super) struct Consumer {
@@ -102,6 +107,33 @@ impl Consumer {
     /// The first offset and the log end of a partition; blocks while the broker is asked.
     pub(super) fn watermarks(&self, topic: &str, partition: i32, timeout: Duration) -> Result<(i64, i64), Code> {
         self.client.fetch_watermarks(topic, partition, timeout).map_err(|why| code_of(&why))
+    }
+
+    /// The first offset of each partition whose record has this time or a later one; those without such a record are left out.
+    pub(super) fn offsets_since(
+        &self,
+        topic: &str,
+        partitions: &[i32],
+        time_ms: i64,
+        timeout: Duration,
+    ) -> Result<Positions, Code> {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for &partition in partitions {
+            list.add_partition_offset(topic, partition, Offset::Offset(time_ms)).map_err(|why| code_of(&why))?;
+        }
+        // SAFETY: client and list are alive; the list's offsets, which are times, are replaced by what the broker answers.
+        let code = unsafe { c::rd_kafka_offsets_for_times(self.client.native_ptr(), list.ptr(), millis(timeout)) };
+        if code != OK {
+            return Err(code.into());
+        }
+        let mut found = Positions::default();
+        for element in list.elements() {
+            element.error().map_err(|why| code_of(&why))?;
+            if let Offset::Offset(offset) = element.offset() {
+                found.set(element.partition(), offset);
+            }
+        }
+        Ok(found)
     }
 
     /// The log end that the broker named with its last answer, if there was one. Asks nobody.
@@ -207,16 +239,38 @@ unsafe fn event(message: &c::rd_kafka_message_t) -> Event<'_> {
         OK => {
             let mut kind = c::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
             // SAFETY: the message is alive; payload and length describe memory that lives as long as it does.
-            let (timestamp_ms, payload) = unsafe {
+            let (timestamp_ms, payload, headers) = unsafe {
                 let bytes = message.payload as *const u8;
                 let payload = (!bytes.is_null()).then(|| slice::from_raw_parts(bytes, message.len));
-                (c::rd_kafka_message_timestamp(message, &mut kind), payload)
+                (c::rd_kafka_message_timestamp(message, &mut kind), payload, headers(message))
             };
-            Event::Record { partition, offset, payload, timestamp_ms: timestamp_ms.max(0) }
+            Event::Record { partition, offset, payload, timestamp_ms: timestamp_ms.max(0), headers }
         }
         EOF => Event::LogEnd { partition, offset },
         code => Event::Failed { partition, code: code.into() },
     }
+}
+
+/// The headers of a record that falaj reads. A dead letter is for whoever reads its topic: there the lane says whose letter it is.
+///
+/// # Safety
+/// `message` must be a live message of librdkafka; the values live as long as it does.
+unsafe fn headers<'m>(message: &'m c::rd_kafka_message_t) -> Headers<'m> {
+    let mut list = ptr::null_mut();
+    // SAFETY: the message is alive, and owns the list.
+    if unsafe { c::rd_kafka_message_headers(message, &mut list) } != OK {
+        return [None; Known::ALL.len()];
+    }
+    // SAFETY: the list is alive; a value and its size describe memory of the message, which a shared borrow does not change.
+    let last = |name: &CStr| unsafe {
+        let (mut value, mut size) = (ptr::null(), 0);
+        let found = c::rd_kafka_header_get_last(list, name.as_ptr(), &mut value, &mut size) == OK && !value.is_null();
+        found.then(|| slice::from_raw_parts::<'m, u8>(value.cast(), size))
+    };
+    Known::ALL.map(|name| match name {
+        Known::Lane => last(c"falaj.dlq.lane").filter(|_| last(c"falaj.dlq.stage").is_none()),
+        Known::ValueSchemaId => last(c"__value_schema_id"),
+    })
 }
 
 fn millis(wait: Duration) -> i32 {

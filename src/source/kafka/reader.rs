@@ -13,6 +13,7 @@ use super::watch::Watch;
 use super::{KafkaOptions, bounds, failure, no_topic, partitions};
 use crate::batch::Payloads;
 use crate::error::{Error, Kind, Result};
+use crate::headers::Known;
 use crate::position::{Positions, Span};
 use crate::source::Reader;
 
@@ -99,13 +100,18 @@ impl KafkaReader {
         while records < POLL_RECORDS && bytes < POLL_BYTES && failed.is_none() {
             let partitions = &mut self.partitions;
             let count = self.consumer.read(wait, &mut |event| match event {
-                Event::Record { partition, offset, payload, timestamp_ms } => {
+                Event::Record { partition, offset, payload, timestamp_ms, headers } => {
                     let Some(partition) = partitions.get_mut(&partition) else { return };
                     // After a reconnection librdkafka may begin with records that it has handed over before.
                     if offset < partition.position {
                         return;
                     }
                     partition.piece.push(offset, payload);
+                    for (name, value) in Known::ALL.into_iter().zip(headers) {
+                        if let Some(value) = value {
+                            partition.piece.push_header(name, value);
+                        }
+                    }
                     partition.piece.appended_ms = timestamp_ms;
                     partition.position = offset + 1;
                     partition.at_log_end = false;

@@ -197,6 +197,24 @@ fn all_at_end(reader: &dyn Reader) -> bool {
 }
 
 #[test]
+fn a_start_at_a_time_is_the_first_record_that_was_appended_then_or_the_log_end() {
+    let Some(topic) = Topic::with_partitions("at-a-time", 3) else { return };
+    let producer = topic.producer(false);
+    for (partition, times) in [(0, &[1_000, 2_000, 3_000][..]), (1, &[2_500]), (2, &[])] {
+        for time_ms in times {
+            let record = BaseRecord::<(), str>::to(&topic.name).partition(partition).payload("x").timestamp(*time_ms);
+            producer.send(record).map_err(|(why, _)| why).expect("queued");
+        }
+    }
+    producer.flush(WAIT).expect("sent");
+    for (time_ms, expected) in [(0, [0, 0, 0]), (1_000, [0, 0, 0]), (1_001, [1, 0, 0]), (2_501, [2, 1, 0]), (9_000, [3, 1, 0])]
+    {
+        let at = topic.source().start(Start::At(time_ms)).expect("asked");
+        assert_eq!(at, (0..).zip(expected).collect(), "at {time_ms}");
+    }
+}
+
+#[test]
 fn a_hundred_thousand_records_of_four_partitions_are_read_in_order() {
     let Some(topic) = Topic::with_partitions("read", 4) else { return };
     topic.send(&topic.producer(false), 4, 0, 25_000);

@@ -10,6 +10,7 @@ use super::{Backoff, SUBSCRIBE_WAIT, Shared, spawn as spawn_thread};
 use crate::batch::{Payloads, Segment};
 use crate::decode::Decoder;
 use crate::error::{Error, Kind, Result};
+use crate::headers::ForLane;
 use crate::source::Reader;
 
 /// How long one poll waits. Bounds how late the threads notice that the log was dropped.
@@ -218,18 +219,21 @@ pub(super) fn decode(
         Some(decoder) => decoder,
         None => decoder.insert(make()?),
     };
+    // No format has a say in whom a record is for.
+    let for_lanes = piece.for_lanes();
     let mut backoff = Backoff::default();
-    loop {
-        match decoder.prepare(&piece) {
-            Ok(()) => return decoder.decode(piece).map(|decoded| Some(decoded.into_segment())),
-            Err(error) if error.kind() == Kind::Unreachable => {
-                if !wait(&error, backoff.next()) {
-                    return Ok(None);
-                }
-            }
-            Err(error) => return Err(error),
+    while let Err(error) = decoder.prepare(&piece) {
+        if error.kind() != Kind::Unreachable {
+            return Err(error);
+        }
+        if !wait(&error, backoff.next()) {
+            return Ok(None);
         }
     }
+    let mut segment = decoder.decode(piece)?.into_segment();
+    segment.bytes += for_lanes.len() * size_of::<ForLane>();
+    segment.for_lanes = for_lanes.into();
+    Ok(Some(segment))
 }
 
 /// Waits until there is room for another piece and a lane to read for. `false`: the log was stopped.

@@ -41,7 +41,7 @@ pub use self::slot::SlotTables;
 
 use self::buffer::{BufferReader, PARTITION};
 use self::capture::Shared;
-use crate::error::Result;
+use crate::error::{Error, Kind, Result};
 use crate::pgoutput::Relations;
 use crate::position::Positions;
 use crate::source::{Reader, Source, Start};
@@ -85,6 +85,7 @@ impl Source for PostgresSource {
                 Ok([(PARTITION, self.shared.tables[self.table].buffer.first(ASK_TIMEOUT)?)].into_iter().collect())
             }
             Start::Latest => self.log_ends(),
+            Start::At(_) => Err(Error::new(Kind::Usage, "a WAL cannot be read again from a time")),
         }
     }
 

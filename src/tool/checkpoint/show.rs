@@ -8,7 +8,7 @@ use chrono::DateTime;
 
 use super::Checkpoint;
 use crate::checkpoint::read;
-use crate::checkpoint::record::{Entry, Intent, Record, Snapshot};
+use crate::checkpoint::record::{Entry, Handover, Intent, Record, Snapshot, Step};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::position::Positions;
@@ -49,6 +49,7 @@ struct Standing<'r> {
     committed: u64,
     /// With the number of its record.
     snapshot: Option<(&'r Snapshot, u64)>,
+    handover: Option<&'r Handover>,
     /// The first and the last number.
     numbers: Option<(u64, u64)>,
     count: usize,
@@ -66,6 +67,12 @@ impl<'r> Standing<'r> {
             };
             for entry in &record.entries {
                 match entry {
+                    Entry::Handover(handover) => {
+                        standing.handover = Some(handover);
+                        if handover.step == Step::Done {
+                            (standing.intent, standing.snapshot, standing.committed) = (None, None, 0);
+                        }
+                    }
                     Entry::Claim { at_ms } => standing.claim = Some((record.incarnation, *at_ms, *number)),
                     Entry::Intent(intent) => standing.intent = Some(intent),
                     Entry::Commit { epoch } => standing.committed = standing.committed.max(*epoch),
@@ -83,6 +90,9 @@ impl<'r> Standing<'r> {
         };
         if let Some((incarnation, at_ms, number)) = self.claim {
             line("claim", format!("incarnation {incarnation}, {} (record {number})", time(at_ms.saturating_mul(1_000_000))));
+        }
+        if let Some(handover) = self.handover {
+            line("handover", handover_words(handover));
         }
         let last = self.intent.or(self.snapshot.map(|(snapshot, _)| &snapshot.intent));
         match last {
@@ -124,9 +134,19 @@ fn words(record: &Record) -> String {
         Entry::Intent(intent) => intent_words(intent),
         Entry::Commit { epoch } => format!("commit of epoch {epoch}"),
         Entry::Snapshot(snapshot) => format!("snapshot as of {}", snapshot_words(snapshot)),
+        Entry::Handover(handover) => handover_words(handover),
     });
     let words: Vec<String> = words.collect();
     if words.is_empty() { "nothing (a fork left it out)".to_string() } else { words.join("; ") }
+}
+
+fn handover_words(Handover { step, lineage, .. }: &Handover) -> String {
+    match step {
+        Step::Stop => format!("stands still for the backfill {lineage}"),
+        Step::Swap => format!("its result is exchanged for that of the backfill {lineage}"),
+        Step::Done => format!("goes on from the result of the backfill {lineage}"),
+        Step::Off => format!("goes on as it was, without the backfill {lineage}"),
+    }
 }
 
 fn intent_words(intent: &Intent) -> String {

@@ -2,6 +2,7 @@
 
 mod agree;
 mod cases;
+mod corpus;
 
 use std::sync::Arc;
 
