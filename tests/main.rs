@@ -24,6 +24,7 @@ mod lookup_postgres;
 mod parquet_readers;
 mod readme;
 mod redis_sink;
+mod registry;
 mod registry_sink;
 mod support;
 mod wrong_use;
