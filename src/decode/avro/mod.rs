@@ -55,7 +55,7 @@ impl AvroPlan {
         for (index, step) in plan.steps.iter().enumerate() {
             let done = match step {
                 Step::Skip(id) => input.skip_field(&plan.schema, *id),
-                Step::Put(column, cell) => input.put(cell, &plan.schema, &mut rows.columns[*column], &mut rows.resolved),
+                Step::Put(column, cell) => input.put(cell, &mut rows.columns[*column], &mut rows.resolved),
             };
             if let Err(wrong) = done {
                 return Err(self.fault(index, wrong, input.at - from));

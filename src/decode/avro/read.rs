@@ -119,13 +119,7 @@ impl<'a> Input<'a> {
 
     /// Reads a value into a column. `resolved` takes texts that do not stand in the payload.
     #[inline]
-    pub(super) fn put(
-        &mut self,
-        cell: &Cell,
-        schema: &Schema,
-        column: &mut Column,
-        resolved: &mut Vec<u8>,
-    ) -> Result<(), Wrong> {
+    pub(super) fn put(&mut self, cell: &Cell, column: &mut Column, resolved: &mut Vec<u8>) -> Result<(), Wrong> {
         match cell {
             Cell::Text => {
                 let length = self.length()?;
@@ -143,7 +137,7 @@ impl<'a> Input<'a> {
                 let index = self.long()?;
                 let branch = usize::try_from(index).ok().and_then(|index| branches.get(index)).ok_or(Wrong::Branch(index))?;
                 match branch {
-                    Some(cell) => self.put(cell, schema, column, resolved)?,
+                    Some(cell) => self.put(cell, column, resolved)?,
                     None => return Err(Wrong::Refused(Refusal::Type)),
                 }
             }
