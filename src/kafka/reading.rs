@@ -42,31 +42,31 @@ impl Reading {
         let mut reading = Self { place, consumer, watch, bounds: Bounds::new(), left: BTreeMap::new() };
         let found = topic::partitions(&reading.place, &reading.consumer).map_err(|error| reading.error(error))?;
         let Some(partitions) = found else { return Ok(None) };
-        let committed = |reading: &Self| bounds(&reading.consumer, &reading.place.topic, partitions);
-        reading.bounds = match past_open {
-            false => committed(&reading),
-            true => {
-                let all = clients::uncommitted(&reading.place, &reading.watch)?;
-                bounds(&all, &reading.place.topic, partitions)
-            }
+        let all = if past_open { Some(clients::uncommitted(&reading.place, &reading.watch)?) } else { None };
+        let asked = bounds(all.as_ref().unwrap_or(&reading.consumer), &reading.place.topic, partitions);
+        reading.bounds = asked.map_err(|error| reading.error(error))?;
+        if past_open {
+            reading.wait_for_open(partitions)?;
         }
-        .map_err(|error| reading.error(error))?;
-        let began = Instant::now();
-        // What lies behind an open transaction is hidden from readers of committed records, marks of ours among it.
-        while past_open {
-            let now = committed(&reading).map_err(|error| reading.error(error))?;
-            if reading.bounds.iter().all(|(partition, (_, end))| now.get(partition).is_some_and(|(_, now)| now >= end)) {
-                break;
+        reading.assign().map_err(|error| reading.error(error))?;
+        Ok(Some(reading))
+    }
+
+    /// Waits until everything within the bounds is committed or aborted: what lies behind an open transaction is hidden from readers of
+    /// committed records, marks of ours among it.
+    fn wait_for_open(&self, partitions: usize) -> Result<()> {
+        let (began, topic) = (Instant::now(), &self.place.topic);
+        loop {
+            let now = bounds(&self.consumer, topic, partitions).map_err(|error| self.error(error))?;
+            if self.bounds.iter().all(|(partition, (_, end))| now.get(partition).is_some_and(|(_, now)| now >= end)) {
+                return Ok(());
             }
             if began.elapsed() > OPEN_MAX {
-                let text =
-                    format!("somebody's transaction on '{}' stays open; try again when it has ended", reading.place.topic);
+                let text = format!("somebody's transaction on '{topic}' stays open; try again when it has ended");
                 return Err(Error::new(Kind::Unreachable, text));
             }
             std::thread::sleep(TICK);
         }
-        reading.assign().map_err(|error| reading.error(error))?;
-        Ok(Some(reading))
     }
 
     fn assign(&mut self) -> KafkaResult<()> {

@@ -9,6 +9,7 @@ use std::process::Output;
 use serde_json::Value;
 
 use crate::end_to_end::found;
+use crate::support::falaj::Falaj;
 use crate::support::kafka::Record;
 use crate::support::project::Project;
 
@@ -111,4 +112,19 @@ fn event(id: usize, second: usize, device: &str) -> String {
 /// Each id once.
 fn once(ids: std::ops::Range<usize>) -> BTreeMap<i64, usize> {
     ids.map(|id| (id as i64, 1)).collect()
+}
+
+#[tokio::test]
+async fn a_row_of_a_window_for_which_sql_fails_stops_its_lane_with_a_sentence_since_no_record_is_at_fault() {
+    let scene = Scene::new(1).await;
+    let query = "SELECT window_end, count(*), CAST(device AS BIGINT) FROM tumble(engagement_events, event_ts, INTERVAL '10 seconds') GROUP BY window_start, window_end, device";
+    scene.project.replace("sums", LANES[3].2, query);
+    scene.send(0, &[event(0, 10, "web"), event(1, 60, "7")]);
+    let mut command = scene.project.command(&["run", "queries", "--until", "latest", "--no-web"]);
+    let (status, said) = Falaj::start(&mut command).end();
+    assert_eq!(status.code(), Some(78), "{said}");
+    assert!(said.contains("lane 'sums' stopped: SQL fails for a row of a window; guard it in the query"), "{said}");
+    // The others go on.
+    assert_eq!(scene.ids("rows"), once(0..2));
+    scene.project.finish().await;
 }

@@ -2,7 +2,10 @@
 
 #[cfg(feature = "failpoints")]
 use std::os::unix::process::ExitStatusExt;
+use std::time::Duration;
 
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::json;
 
 use super::{Scene, event, once};
@@ -175,6 +178,35 @@ async fn of_two_replays_at_once_one_gives_way_and_each_letter_goes_once() {
     assert_eq!(scene.dlq(&["list"]), "no letters\n");
     scene.run();
     assert_eq!(scene.ids("rows"), once(0..3000));
+    scene.project.finish().await;
+}
+
+#[tokio::test]
+async fn what_lies_behind_somebody_else_s_open_transaction_is_waited_for() {
+    let scene = Scene::new(1).await;
+    let broken = |id| event(id, 10, "7").trim_end_matches('}').to_string();
+    scene.send(0, &[broken(0)]);
+    scene.run();
+    // Nobody ends it but the broker, some seconds after this time.
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", &scene.project.brokers)
+        .set("transactional.id", &scene.project.name)
+        .set("transaction.timeout.ms", "3000")
+        .create()
+        .unwrap();
+    let wait = Duration::from_secs(30);
+    producer.init_transactions(wait).unwrap();
+    producer.begin_transaction().unwrap();
+    let dlq = format!("{}.dlq", scene.project.name);
+    producer.send(BaseRecord::<(), str>::to(&dlq).payload("foreign")).map_err(|(error, _)| error).unwrap();
+    producer.flush(wait).unwrap();
+    scene.send(0, &[broken(1)]);
+    scene.run();
+    let listed = scene.dlq(&["list", "--json"]);
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&listed).unwrap()["letters"], 1, "the second is hidden: {listed}");
+    assert!(scene.dlq(&["replay", "--all", "--repair", "payload || '}'"]).ends_with(": 2 letters replayed\n"));
+    scene.run();
+    assert_eq!(scene.ids("rows"), once(0..2));
     scene.project.finish().await;
 }
 
