@@ -68,6 +68,17 @@ impl<'a> Input<'a> {
 
     #[inline]
     fn long(&mut self) -> Result<i64, Wrong> {
+        // Lengths, branches and symbols mostly take one byte.
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(i64::from(byte >> 1) ^ -i64::from(byte & 1))
+            }
+            _ => self.longer(),
+        }
+    }
+
+    fn longer(&mut self) -> Result<i64, Wrong> {
         let rest = self.bytes.get(self.at..).ok_or(Wrong::Truncated)?;
         let mut value: u64 = 0;
         for (index, &byte) in rest.iter().take(10).enumerate() {
