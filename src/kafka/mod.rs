@@ -18,6 +18,7 @@ pub(crate) mod clients;
 mod fence;
 mod judge;
 pub(crate) mod options;
+pub(crate) mod pass;
 mod reading;
 mod session;
 mod topic;

@@ -11,6 +11,9 @@ use crate::support::kafka::Record;
 use crate::support::project::Project;
 use crate::support::receiver::Receiver;
 
+/// Payloads by partition and offset.
+type Places = BTreeMap<(i32, i64), Vec<u8>>;
+
 const LANES: [&str; 4] = ["bigquery", "partner", "top_content", "top_content_seconds"];
 
 /// Sends `count` events of which `percent` are broken, runs all shipped lanes to the log's end, and compares everything.
@@ -56,7 +59,7 @@ async fn poisoned(count: usize, percent: f64) {
 }
 
 /// The good events, and the broken payloads by their places.
-fn send(project: &Project, count: usize, percent: f64) -> (Vec<(i32, Event)>, BTreeMap<(i32, i64), Vec<u8>>) {
+fn send(project: &Project, count: usize, percent: f64) -> (Vec<(i32, Event)>, Places) {
     let mut poison = Poison::new(super::SEED, percent).unwrap();
     let (mut good, mut broken, mut sent) = (Vec::new(), BTreeMap::new(), [0_i64; PARTITIONS as usize]);
     for (partition, event) in events(count) {

@@ -9,10 +9,13 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use crate::kafka::ASK_TIMEOUT;
 use crate::kafka::clients::Consumer;
+use crate::kafka::pass::{Passed, pass_over};
 
 /// Further apart than this, going there anew is cheaper than reading what lies between: one answer of the broker (1 MiB) has
 /// some 4 000 records.
 const JUMP_RECORDS: i64 = 4096;
+/// So few records are looked at one by one.
+const FEW_RECORDS: i64 = 4;
 /// How long the source may stay silent about a record that should be there.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 
@@ -88,9 +91,36 @@ impl<'a> Walk<'a> {
 
     /// Reads on until `offset` or past it.
     fn read_to(&mut self, offset: i64) -> Result<Option<BorrowedMessage<'a>>, KafkaError> {
-        let Some(at) = &mut self.at else { return Ok(None) };
         let mut heard = Instant::now();
+        let mut is_near = false;
         loop {
+            let Some(at) = &mut self.at else { return Ok(None) };
+            let between = offset - at.next;
+            if between > FEW_RECORDS && !is_near {
+                // Where offsets are missing there are fewer records: half of them at a time, so that ours is hardly ever among them.
+                let passed = pass_over(self.consumer, at.partition, usize::try_from(between / 2).unwrap_or(0));
+                let partition = at.partition;
+                at.next = passed.next.unwrap_or(at.next);
+                match passed {
+                    Passed { error: Some(code), .. } if is_out_of_range_code(code) => {
+                        return Err(KafkaError::MessageConsumption(code));
+                    }
+                    Passed { next: Some(next), .. } if next > offset => {
+                        is_near = true;
+                        if !self.go(partition, offset)? {
+                            return Ok(None);
+                        }
+                    }
+                    Passed { is_end: true, .. } => {
+                        at.next = at.next.max(at.end);
+                        return Ok(None);
+                    }
+                    Passed { next: Some(_), .. } => heard = Instant::now(),
+                    Passed { next: None, .. } => is_near = true,
+                }
+                continue;
+            }
+            is_near = false;
             match self.consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) if message.partition() == at.partition => {
                     heard = Instant::now();
@@ -128,7 +158,11 @@ impl Drop for Walk<'_> {
 }
 
 fn is_out_of_range(error: &KafkaError) -> bool {
-    matches!(error.rdkafka_error_code(), Some(Code::OffsetOutOfRange | Code::AutoOffsetReset))
+    error.rdkafka_error_code().is_some_and(is_out_of_range_code)
+}
+
+fn is_out_of_range_code(code: Code) -> bool {
+    matches!(code, Code::OffsetOutOfRange | Code::AutoOffsetReset)
 }
 
 fn is_unknown(error: &KafkaError) -> bool {
