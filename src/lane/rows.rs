@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::buffer::NullBuffer;
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 
 use super::LaneParts;
@@ -96,10 +98,10 @@ async fn outputs(parts: &LaneParts, leaf: &Leaf, segment: &Segment, taken: &mut 
     let partition = segment.span.partition;
     let letters_before = taken.letters.len();
     let batches = run_rows(leaf, input, partition, &mut taken.letters).await?;
-    let failed = taken.letters.len() - letters_before;
     let mut outputs = Vec::new();
     let mut used = 0;
     for batch in batches {
+        let batch = without_nulls(&parts.plan.sink.schema, batch, partition, &mut taken.letters)?;
         if batch.num_rows() == 0 {
             continue;
         }
@@ -110,9 +112,33 @@ async fn outputs(parts: &LaneParts, leaf: &Leaf, segment: &Segment, taken: &mut 
         let topic = Arc::from(parts.source.topic());
         outputs.push(Output::Rows { rows, ids: RowIds::Offsets { topic, partition, offsets } });
     }
+    let failed = taken.letters.len() - letters_before;
     taken.used += used as u64;
     taken.filtered += (segment.rows.num_rows() - failed).saturating_sub(used) as u64;
     Ok(outputs)
+}
+
+/// The rows without those that are NULL where the sink table is declared NOT NULL, which become letters. The last column is the offset.
+fn without_nulls(sink: &SchemaRef, batch: RecordBatch, partition: i32, letters: &mut Vec<DeadLetter>) -> Result<RecordBatch> {
+    let mut good: Option<NullBuffer> = None;
+    for (field, column) in sink.fields().iter().zip(batch.columns()).filter(|(field, _)| !field.is_nullable()) {
+        let Some(nulls) = column.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { continue };
+        let offsets = last_column_offsets(&batch);
+        // One letter for a row, whatever else is NULL in it.
+        let is_new = |row: &usize| nulls.is_null(*row) && good.as_ref().is_none_or(|good| good.is_valid(*row));
+        letters.extend((0..batch.num_rows()).filter(is_new).map(|row| DeadLetter {
+            partition,
+            offset: offsets[row],
+            stage: Stage::Sql,
+            code: "null_value",
+            message: format!("column '{}' of the sink is declared NOT NULL, and the row has NULL for it", field.name()),
+        }));
+        good = NullBuffer::union(good.as_ref(), Some(&nulls));
+    }
+    match good {
+        Some(good) => Ok(filter_record_batch(&batch, &BooleanArray::new(good.into_inner(), None))?),
+        None => Ok(batch),
+    }
 }
 
 /// The same columns under the sink table's names.

@@ -1,14 +1,18 @@
 //! Rows that falaj writes by a real schema registry (`SCHEMA_REGISTRY_URL`), read by the official Python clients and by falaj.
 
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use serde_json::{Value, json};
 
 use crate::support::falaj::Falaj;
 use crate::support::kafka::{self, Record};
-use crate::support::project::Project;
+use crate::support::project::{Project, lane, wait_until};
+use crate::support::proxy::Proxy;
 
 const UNUSED: &str = "http://127.0.0.1:9/";
+/// So that the encoder hands over what it has more than once.
+const MORE_THAN_AT_ONCE: i64 = 2_500;
 const COLUMNS: &str =
     "id BIGINT NOT NULL, name VARCHAR, price DECIMAL(6, 2), seen TIMESTAMP, born DATE, ok BOOLEAN, share DOUBLE, small INT";
 
@@ -192,5 +196,70 @@ async fn what_one_lane_writes_in_avro_another_reads_without_declaring_a_column()
             "share": -1e300, "small": 2147483647}),
     ];
     assert_eq!(found, expected);
+    setup.project.finish().await;
+}
+
+#[tokio::test]
+async fn an_epoch_in_avro_is_there_once_wherever_the_process_dies() {
+    let setup = Setup::new().await;
+    setup.sink("avro", "id BIGINT NOT NULL, name VARCHAR", ", 'key' 'id'", "id, name");
+    let mut sent = 0;
+    for place in ["kafka.sent", "kafka.committed"] {
+        let rows: Vec<Value> = (sent..sent + MORE_THAN_AT_ONCE).map(|id| json!({"id": id, "name": format!("é{id}")})).collect();
+        setup.send(&rows);
+        sent += MORE_THAN_AT_ONCE;
+        let mut command = setup.project.command(&["run", "queries", "--until", "latest", "--no-web"]);
+        command.env("PARTNER_URL", UNUSED).env("FALAJ_FAILPOINT", format!("copy/{place}/1"));
+        let (status, said) = Falaj::start(&mut command).end();
+        assert_eq!(status.signal(), Some(9), "{place}: {said}");
+        setup.project.run_until_latest(UNUSED);
+    }
+    let expected: Vec<Value> =
+        (0..sent).map(|id| json!({"key": id.to_string(), "value": {"id": id, "name": format!("é{id}")}})).collect();
+    assert_eq!(setup.read_by_python("avro"), expected);
+    setup.project.finish().await;
+}
+
+#[tokio::test]
+async fn a_null_in_a_column_that_may_have_none_is_a_dead_letter_and_costs_no_other_row() {
+    for format in ["avro", "json-schema"] {
+        let setup = Setup::new().await;
+        setup.sink(format, "id BIGINT NOT NULL, name VARCHAR NOT NULL", ", 'key' 'id'", "id, name");
+        setup.send(&rows());
+        setup.project.run_until_latest(UNUSED);
+        let expected =
+            [json!({"key": "1", "value": {"id": 1, "name": "قهوة ☕"}}), json!({"key": "3", "value": {"id": 3, "name": ""}})];
+        assert_eq!(setup.read_by_python(format), expected, "{format}");
+        let written = kafka::committed(&setup.project.brokers, &setup.topic());
+        let ids: Vec<String> = written.iter().map(|record| record.header("falaj.id").to_string()).collect();
+        let name = &setup.project.name;
+        assert_eq!(ids, [format!("{name}/0/0"), format!("{name}/0/2")], "{format}");
+        let letters = setup.project.topic.letters();
+        let codes: Vec<&str> = letters.iter().map(|letter| letter.header("falaj.dlq.code")).collect();
+        assert_eq!(codes, ["null_value"], "{format}");
+        let message = letters[0].header("__connect.errors.exception.message");
+        assert!(message.contains("column 'name' of the sink is declared NOT NULL"), "{message}");
+        setup.project.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_is_away_when_the_sink_opens_is_waited_for() {
+    let mut setup = Setup::new().await;
+    let real = std::mem::take(&mut setup.registry);
+    let (host, path) = real.trim_start_matches("http://").split_once('/').unwrap();
+    let proxy = Proxy::of(host);
+    setup.registry = format!("http://{}/{path}", proxy.addr());
+    setup.sink("avro", "id BIGINT NOT NULL, name VARCHAR", "", "id, name");
+    setup.send(&rows());
+    let (mut falaj, page) = setup.project.run(UNUSED, &[]);
+    falaj.wait_for_line(&["lane 'copy' waits", "table 'out'", "schema registry", "cannot be reached"]);
+    assert_eq!(lane(&page, "copy").await["records"].as_u64(), Some(0));
+    proxy.open();
+    wait_until("all are written", async || lane(&page, "copy").await["records"].as_u64() == Some(3)).await;
+    falaj.terminate();
+    let (status, said) = falaj.end();
+    assert_eq!((status.code(), setup.project.topic.letters().len()), (Some(0), 0), "{said}");
+    assert_eq!(setup.read_by_python("avro").len(), 3);
     setup.project.finish().await;
 }
