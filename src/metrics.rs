@@ -29,7 +29,12 @@ type Gauge<S> = (&'static str, &'static str, Option<Unit>, fn(&S) -> Option<f64>
 const LANE_COUNTERS: [Counter<LaneSnapshot>; 11] = [
     ("falaj_records", "Records in the spans of committed epochs", None, |lane| lane.records),
     ("falaj_used_rows", "Rows that the query used", None, |lane| lane.used),
-    ("falaj_filtered_rows", "Rows that the query's filters left out", None, |lane| lane.filtered),
+    (
+        "falaj_filtered_rows",
+        "Rows that the query's filters left out, and those of replayed records that are for another lane",
+        None,
+        |lane| lane.filtered,
+    ),
     ("falaj_late_rows", "Rows whose every window was final, or whose time lay too far ahead", None, |lane| lane.late),
     ("falaj_dead_records", "Records that could not be decoded, or rows for which SQL failed", None, |lane| lane.dead),
     ("falaj_skipped_records", "Records without a row: tombstones, changes that the table leaves out", None, |lane| {

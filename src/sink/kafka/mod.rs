@@ -97,13 +97,15 @@ impl KafkaSink {
         let (Some((rows, place)), Some(registry)) = (&self.options.registered, &self.registry) else { return Ok(()) };
         let id = match registry.register(&place.subject, &rows.schema).await {
             Err(refused) if refused.kind() == Kind::Refused => {
+                let Some(newest) = registry.latest(&place.subject).await? else {
+                    return Err(Error::new(Kind::Sql, refused.to_string()));
+                };
                 // Its answer to the question alone says more.
-                let newest = registry.latest(&place.subject).await?.map_or(0, |newest| newest.version);
                 let why = registry.incompatible(&place.subject, &rows.schema).await?.unwrap_or_else(|| refused.to_string());
                 let text = format!(
-                    "the schema of its columns may not follow version {newest} of subject '{}' in the registry: {why}; change the columns, \
-                     or what the registry allows",
-                    place.subject
+                    "the schema of its columns may not follow version {} of subject '{}' in the registry: {why}; change the columns, or \
+                     what the registry allows",
+                    newest.version, place.subject
                 );
                 return Err(Error::new(Kind::Sql, text));
             }
