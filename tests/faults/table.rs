@@ -22,7 +22,7 @@ async fn a_table_that_is_a_mount_of_its_own_cannot_be_replaced_and_that_is_said_
     assert_eq!(status.code(), Some(78), "{said}");
     assert_said(
         &said,
-        &["'on_new_lineage' 'replace' exchanges", "a file system is mounted there, so give LOCATION a folder below it"],
+        &["the new result is to take the place of ", "a file system is mounted there, so give LOCATION a folder below it"],
     );
     drop(disk);
     world.project.finish().await;
