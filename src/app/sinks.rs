@@ -35,7 +35,7 @@ pub(super) fn check_table(table: &TableDef) -> Result<()> {
 /// Whether its records carry the id of a schema in a registry.
 pub(super) fn is_framed(table: &TableDef) -> bool {
     let format = table.options.get("format").map(|format| format.to_lowercase());
-    table.stored_as == "KAFKA" && matches!(format.as_deref(), Some("avro" | "json-schema"))
+    table.stored_as == "KAFKA" && matches!(format.as_deref(), Some("avro" | "json-schema" | "protobuf"))
 }
 
 /// An address that is not set must not make a check fail.

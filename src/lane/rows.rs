@@ -141,9 +141,20 @@ fn without_nulls(sink: &SchemaRef, batch: RecordBatch, partition: i32, letters: 
     }
 }
 
-/// The same columns under the sink table's names.
+/// The same columns under the sink table's names. `Err(Sql)`: one has NULL where the sink table is declared NOT NULL; of rows that come from a
+/// record [`without_nulls`] has none left.
 pub fn to_sink(parts: &LaneParts, rows: RecordBatch) -> Result<RecordBatch> {
     let schema = &parts.plan.sink.schema;
+    let mut required = schema.fields().iter().zip(rows.columns()).filter(|(field, _)| !field.is_nullable());
+    if let Some((field, _)) = required.find(|(_, column)| column.logical_null_count() > 0) {
+        let name = field.name();
+        let text = format!(
+            "column '{name}' of table '{}' is declared NOT NULL, and a row of a window has NULL for it; leave such rows out in the query \
+             (WHERE … IS NOT NULL), or declare the column without NOT NULL, and start again: the state is kept",
+            parts.plan.sink.name
+        );
+        return Err(Error::new(Kind::Sql, text));
+    }
     let columns = rows.columns().iter().zip(schema.fields()).map(|(column, field)| {
         if column.data_type() == field.data_type() {
             Ok(Arc::clone(column))

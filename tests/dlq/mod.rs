@@ -115,15 +115,20 @@ fn once(ids: std::ops::Range<usize>) -> BTreeMap<i64, usize> {
 }
 
 #[tokio::test]
-async fn a_row_of_a_window_for_which_sql_fails_stops_its_lane_with_a_sentence_since_no_record_is_at_fault() {
+async fn a_row_of_a_window_that_cannot_be_written_stops_its_lane_with_a_sentence_since_no_record_is_at_fault() {
     let scene = Scene::new(1).await;
-    let query = "SELECT window_end, count(*), CAST(device AS BIGINT) FROM tumble(engagement_events, event_ts, INTERVAL '10 seconds') GROUP BY window_start, window_end, device";
-    scene.project.replace("sums", LANES[3].2, query);
+    let from = "FROM tumble(engagement_events, event_ts, INTERVAL '10 seconds') GROUP BY window_start, window_end, device";
+    scene.project.replace("sums", LANES[3].2, &format!("SELECT window_end, count(*), CAST(device AS BIGINT) {from}"));
+    scene.project.replace("tens", LANES[2].2, &format!("SELECT window_end, count(*), NULLIF(count(*), 1) {from}"));
+    scene.project.replace("tens", "duration_ms BIGINT", "duration_ms BIGINT NOT NULL");
     scene.send(0, &[event(0, 10, "web"), event(1, 60, "7")]);
     let mut command = scene.project.command(&["run", "queries", "--until", "latest", "--no-web"]);
     let (status, said) = Falaj::start(&mut command).end();
     assert_eq!(status.code(), Some(78), "{said}");
     assert!(said.contains("lane 'sums' stopped: SQL fails for a row of a window; guard it in the query"), "{said}");
+    let null =
+        "lane 'tens' stopped: column 'duration_ms' of table 'tens' is declared NOT NULL, and a row of a window has NULL for it";
+    assert!(said.contains(null), "{said}");
     // The others go on.
     assert_eq!(scene.ids("rows"), once(0..2));
     scene.project.finish().await;

@@ -10,6 +10,7 @@ use arrow_avro::writer::format::AvroSoeFormat;
 use arrow_avro::writer::{Encoder as AvroEncoder, WriterBuilder};
 use parking_lot::Mutex;
 
+use super::protobuf::encode::ProtobufEncoder;
 use super::schema::RowSchema;
 use crate::error::{Error, Kind, Result};
 use crate::registry::SchemaType;
@@ -26,15 +27,24 @@ pub(super) enum Encoding {
     JsonSchema([u8; 5]),
     /// Avro's binary encoding behind a frame. One thread uses it at a time.
     Avro(Box<Mutex<AvroEncoder>>),
+    /// Protobuf's wire format behind a frame.
+    Protobuf(ProtobufEncoder),
 }
 
 impl Encoding {
     /// The encoding of rows whose schema is registered under `id`.
     pub(super) fn registered(rows: &RowSchema, id: u32) -> Result<Self> {
-        if rows.schema.schema_type != SchemaType::Avro {
-            let [a, b, c, d] = id.to_be_bytes();
-            return Ok(Encoding::JsonSchema([0, a, b, c, d]));
+        match rows.schema.schema_type {
+            SchemaType::Json => {
+                let [a, b, c, d] = id.to_be_bytes();
+                Ok(Encoding::JsonSchema([0, a, b, c, d]))
+            }
+            SchemaType::Protobuf => Ok(Encoding::Protobuf(ProtobufEncoder::new(id, &rows.columns, &rows.numbers))),
+            SchemaType::Avro => Self::avro(rows, id),
         }
+    }
+
+    fn avro(rows: &RowSchema, id: u32) -> Result<Self> {
         let metadata = [(SCHEMA_METADATA_KEY.to_string(), rows.schema.text.clone())].into();
         let schema = ArrowSchema::new_with_metadata(rows.columns.fields().clone(), metadata);
         let encoder = WriterBuilder::new(schema).with_fingerprint_strategy(FingerprintStrategy::Id(id));
@@ -54,6 +64,7 @@ impl Encoding {
                     take(row, &payload)
                 })
             }
+            Encoding::Protobuf(encoder) => encoder.each(rows, take),
             Encoding::Avro(encoder) => {
                 let mut encoder = encoder.lock();
                 for first in (0..rows.num_rows()).step_by(ROWS_AT_ONCE) {

@@ -1,4 +1,4 @@
-//! Kafka: an epoch's rows as JSON or Avro on a topic, in one transaction that carries the epoch's number (see [`crate::kafka`]): each row
+//! Kafka: an epoch's rows as JSON, Avro or Protobuf on a topic, in one transaction that carries the epoch's number (see [`crate::kafka`]): each row
 //! is there once for whoever reads committed records only.
 //!
 //! An epoch stays in memory as the lane made it, columns shared, until it is applied; the records are encoded on their way into the
@@ -12,6 +12,7 @@
 
 mod encode;
 mod options;
+mod protobuf;
 mod rows;
 mod schema;
 
@@ -27,7 +28,7 @@ use crate::batch::{DeadLetter, Output};
 use crate::error::{Error, Kind, Result};
 use crate::kafka::{MadeTopic, Place, Session, Transactions, Words, blocking};
 use crate::memory::{Account, Use};
-use crate::registry::Registry;
+use crate::registry::{Registry, SchemaType};
 use crate::sink::{Applied, Sink, Staged, Writer};
 
 const WORDS: Words = Words {
@@ -95,6 +96,11 @@ impl KafkaSink {
     /// Registers the schema of the rows, and encodes by it from here on.
     async fn register(&mut self) -> Result<()> {
         let (Some((rows, place)), Some(registry)) = (&self.options.registered, &self.registry) else { return Ok(()) };
+        let rows = match rows.schema.schema_type {
+            SchemaType::Protobuf => registry.latest(&place.subject).await?.map(|newest| rows.following(&newest)),
+            _ => None,
+        }
+        .unwrap_or_else(|| rows.clone());
         let id = match registry.register(&place.subject, &rows.schema).await {
             Err(refused) if refused.kind() == Kind::Refused => {
                 let Some(newest) = registry.latest(&place.subject).await? else {
@@ -111,7 +117,7 @@ impl KafkaSink {
             }
             answer => answer?,
         };
-        self.shape = Arc::new(shape(&self.options, Encoding::registered(rows, id)?));
+        self.shape = Arc::new(shape(&self.options, Encoding::registered(&rows, id)?));
         Ok(())
     }
 

@@ -29,7 +29,7 @@ pub struct KafkaSinkOptions {
     pub(super) upserts: bool,
     /// `format` `debezium-json`: the column with Debezium's records.
     pub(super) debezium: Option<usize>,
-    /// `format` `avro` or `json-schema`: what the registry gets to know.
+    /// `format` `avro`, `json-schema` or `protobuf`: what the registry gets to know.
     pub(super) registered: Option<(RowSchema, RegistryOptions)>,
     /// For a topic that is missing; -1: as the broker has it.
     pub(super) partitions: i32,
@@ -44,8 +44,8 @@ impl KafkaSinkOptions {
     /// | option | default | means |
     /// |---|---|---|
     /// | `brokers` | | `host:port`, several with commas; required |
-    /// | `format` | json | one object a record, without `_id`: that is the header `falaj.id`. Or `debezium-json`: the records of the column `_debezium`, which a table of changes has. Or `avro`, `json-schema`: behind the id of a schema that is registered before the first record |
-    /// | `registry.url` | | the schema registry, for `avro` and `json-schema`; and what else [`RegistryOptions`] has |
+    /// | `format` | json | one object a record, without `_id`: that is the header `falaj.id`. Or `debezium-json`: the records of the column `_debezium`, which a table of changes has. Or `avro`, `json-schema`, `protobuf`: behind the id of a schema that is registered before the first record |
+    /// | `registry.url` | | the schema registry, for `avro`, `json-schema` and `protobuf`; and what else [`RegistryOptions`] has |
     /// | `key` | | the column whose text is the record's key; without it, records have none |
     /// | `emit` | final | or `update` (with `key`): the rows that changed, and a tombstone for each that left |
     /// | `partitions`, `replication` | the broker's | for a topic that falaj makes, because it is missing |
@@ -56,11 +56,12 @@ impl KafkaSinkOptions {
     pub fn from_table(table: &TableDef) -> Result<Self> {
         let mut options = table.options();
         let brokers = options.required("brokers", "localhost:9092").to_string();
-        let format = options.one_of("format", &["json", "debezium-json", "avro", "json-schema"]);
+        let format = options.one_of("format", &["json", "debezium-json", "avro", "json-schema", "protobuf"]);
         let is_debezium = format == "debezium-json";
         let registered = match format {
             "avro" => registered(&mut options, table, SchemaType::Avro),
             "json-schema" => registered(&mut options, table, SchemaType::Json),
+            "protobuf" => registered(&mut options, table, SchemaType::Protobuf),
             _ => None,
         };
         let key = options.text("key").map(|name| key(&mut options, &table.schema, name));

@@ -1,27 +1,31 @@
-//! What a registry gets to know of a table's rows: an Avro schema or a JSON Schema, made from the declared columns. The same columns make
-//! the same text, so that registering it again finds it.
+//! What a registry gets to know of a table's rows: a schema in Avro, JSON Schema or Protobuf, made from the declared columns. The same columns
+//! make the same text, so that registering it again finds it.
 //!
-//! | column | Avro | JSON Schema |
-//! |---|---|---|
-//! | BOOLEAN | `boolean` | `boolean` |
-//! | TINYINT, SMALLINT, INT, and TINYINT and SMALLINT UNSIGNED | `int` | `integer` |
-//! | BIGINT, INT UNSIGNED | `long` | `integer` |
-//! | REAL, DOUBLE | `float`, `double` | `number`; NaN and the infinities are `null` |
-//! | DECIMAL(p, s) | `decimal` over `bytes` | `number` |
-//! | DATE | `date` over `int` | `string`, format `date` |
-//! | TIMESTAMP | `timestamp-micros` over `long`, in UTC; finer digits are dropped | `string`, format `date-time` |
-//! | VARCHAR | `string` | `string` |
-//! | BYTEA | `bytes` | `string`, in hex |
+//! | column | Avro | JSON Schema | Protobuf |
+//! |---|---|---|---|
+//! | BOOLEAN | `boolean` | `boolean` | `bool` |
+//! | TINYINT, SMALLINT, INT | `int` | `integer` | `int32` |
+//! | BIGINT | `long` | `integer` | `int64` |
+//! | TINYINT, SMALLINT, INT UNSIGNED | `int`, `int`, `long` | `integer` | `uint32` |
+//! | BIGINT UNSIGNED | | | `uint64` |
+//! | REAL, DOUBLE | `float`, `double` | `number`; NaN and the infinities are `null` | `float`, `double` |
+//! | DECIMAL(p, s) | `decimal` over `bytes` | `number` | `string` |
+//! | DATE | `date` over `int` | `string`, format `date` | `string`, as 2026-01-31 |
+//! | TIMESTAMP | `timestamp-micros` over `long`, in UTC; finer digits are dropped | `string`, format `date-time` | `google.protobuf.Timestamp` |
+//! | VARCHAR | `string` | `string` | `string` |
+//! | BYTEA | `bytes` | `string`, in hex | `bytes` |
 //!
 //! A column that may be NULL is a union with `null`, and `null` by default: a reader of older records finds it so, and the column may be
-//! added to a table whose older schema is registered. A JSON Schema allows no other properties, for the same reason.
+//! added to a table whose older schema is registered. A JSON Schema allows no other properties, for the same reason. In Protobuf such a field is
+//! `optional`, and not there when the column is NULL; the numbers of fields are those of the newest registered version ([`protobuf`]).
 
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use serde_json::{Value, json};
 
-use crate::registry::{Schema, SchemaType};
+use super::protobuf::{self, Numbers};
+use crate::registry::{Schema, SchemaType, Version};
 use crate::table::TableDef;
 
 /// What a table writes.
@@ -31,6 +35,10 @@ pub(super) struct RowSchema {
     pub(super) schema: Schema,
     /// The columns as they are encoded.
     pub(super) columns: SchemaRef,
+    /// The numbers of their fields in Protobuf.
+    pub(super) numbers: Numbers,
+    /// What a record is called.
+    name: String,
 }
 
 impl RowSchema {
@@ -38,16 +46,17 @@ impl RowSchema {
     pub(super) fn of(table: &TableDef, schema_type: SchemaType) -> Result<Self, Vec<String>> {
         let (mut problems, mut columns, mut fields) = (Vec::new(), Vec::new(), Vec::new());
         for field in table.schema.fields() {
-            if schema_type == SchemaType::Avro && !is_name(field.name()) {
+            if schema_type != SchemaType::Json && !is_name(field.name()) {
+                let language = if schema_type == SchemaType::Avro { "Avro" } else { "Protobuf" };
                 problems.push(format!(
-                    "column '{}' is no name in Avro: letters, digits and _ only, and no digit first; give it another one",
+                    "column '{}' is no name in {language}: letters, digits and _ only, and no digit first; give it another one",
                     field.name()
                 ));
             }
-            match column(field.data_type()) {
-                Some((data_type, avro, json)) => {
+            match column(field.data_type(), schema_type) {
+                Some((data_type, written)) => {
                     columns.push(Field::new(field.name(), data_type, field.is_nullable()));
-                    fields.push((field, if schema_type == SchemaType::Avro { avro } else { json }));
+                    fields.push((field, written));
                 }
                 None => problems.push(format!(
                     "column '{}' is {}, which has no place in a schema of a registry: cast it to VARCHAR or DECIMAL",
@@ -59,15 +68,38 @@ impl RowSchema {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let name = record_name(&table.location);
-        let text = if schema_type == SchemaType::Avro { avro(&name, &fields) } else { json_schema(&name, &fields) };
-        let schema = Schema { schema_type, text: text.to_string(), references: Vec::new() };
-        Ok(Self { schema, columns: Arc::new(ArrowSchema::new(columns)) })
+        let (name, columns) = (record_name(&table.location), ArrowSchema::new(columns));
+        let numbers = if schema_type == SchemaType::Protobuf { Numbers::default().then(&columns) } else { Numbers::default() };
+        let text = match schema_type {
+            SchemaType::Avro => avro(&name, &fields).to_string(),
+            SchemaType::Json => json_schema(&name, &fields).to_string(),
+            SchemaType::Protobuf => protobuf::text(&name, &columns, &numbers),
+        };
+        let schema = Schema { schema_type, text, references: Vec::new() };
+        Ok(Self { schema, columns: Arc::new(columns), numbers, name })
+    }
+
+    /// The schema that may follow `newest`. One in another language, or that nobody can read, is the registry's to refuse.
+    pub(super) fn following(&self, newest: &Version) -> Self {
+        let mut following = self.clone();
+        if let Some(before) = protobuf::numbers(&newest.schema) {
+            following.numbers = before.then(&self.columns);
+            following.schema.text = protobuf::text(&self.name, &self.columns, &following.numbers);
+        }
+        following
     }
 }
 
-/// As what a column is encoded, and its type in Avro and in a JSON Schema.
-fn column(data_type: &DataType) -> Option<(DataType, Value, Value)> {
+/// As what a column is encoded, and its type in Avro or JSON Schema.
+fn column(data_type: &DataType, schema_type: SchemaType) -> Option<(DataType, Value)> {
+    if schema_type == SchemaType::Protobuf {
+        return protobuf::column(data_type).map(|(encoded, name)| (encoded, json!(name)));
+    }
+    let (encoded, avro, json) = avro_and_json(data_type)?;
+    Some((encoded, if schema_type == SchemaType::Avro { avro } else { json }))
+}
+
+fn avro_and_json(data_type: &DataType) -> Option<(DataType, Value, Value)> {
     let text = json!({"type": "string"});
     Some(match data_type {
         DataType::Boolean => (DataType::Boolean, json!("boolean"), json!({"type": "boolean"})),
@@ -191,5 +223,6 @@ mod tests {
         ]);
         assert_eq!(RowSchema::of(&table, SchemaType::Avro).err().unwrap().len(), 3);
         assert_eq!(RowSchema::of(&table, SchemaType::Json).err().unwrap().len(), 2, "any text is a name in JSON");
+        assert_eq!(RowSchema::of(&table, SchemaType::Protobuf).err().unwrap().len(), 2, "Protobuf has numbers without a sign");
     }
 }
