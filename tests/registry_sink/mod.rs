@@ -324,6 +324,7 @@ async fn a_registry_that_is_away_when_the_sink_opens_is_waited_for() {
     assert_eq!(lane(&page, "copy").await["records"].as_u64(), Some(0));
     proxy.open();
     wait_until("all are written", async || lane(&page, "copy").await["records"].as_u64() == Some(3)).await;
+    falaj.wait_for_line(&["INFO", "lane 'copy' runs again after", " s"]);
     falaj.terminate();
     let (status, said) = falaj.end();
     assert_eq!((status.code(), setup.project.topic.letters().len()), (Some(0), 0), "{said}");
