@@ -267,6 +267,6 @@ async fn a_topic_of_letters_may_be_read_as_any_other() {
     // Two letters of lanes of its row, one that is no JSON there either, and a mark, which is passed over.
     assert_eq!(scene.ids("failed"), [(0, 2)].into());
     assert!(said.contains("lane 'failed': 4 records, 2 rows written, 1 dead letters"), "{said}");
-    crate::support::kafka::remove(&scene.project.brokers, &format!("{name}.dlq.dlq")).await;
+    kafka::remove(&scene.project.brokers, &format!("{name}.dlq.dlq")).await;
     scene.project.finish().await;
 }
