@@ -21,9 +21,13 @@ pub mod pgoutput;
 pub mod position;
 
 /// As in src, of what a schema is: there it comes from a server.
+#[path = "../../src/registry"]
 pub mod registry {
+    pub mod proto;
+
     pub enum SchemaType {
         Avro,
+        Protobuf,
     }
 
     pub struct Schema {
@@ -45,6 +49,7 @@ pub mod decode {
     mod avro;
     pub mod debezium;
     pub mod json;
+    mod protobuf;
     mod rows;
 
     /// As in src.
@@ -144,23 +149,59 @@ pub mod decode {
         /// Reads records one after the other, and gives the rows, and which records they are.
         pub fn read(&mut self, records: &[&[u8]]) -> (RecordBatch, Vec<usize>) {
             let Self { plan, rows, columns } = self;
-            let (mut bytes, mut good) = (Vec::new(), Vec::new());
-            for (index, record) in records.iter().enumerate() {
-                let from = bytes.len();
-                bytes.extend_from_slice(record);
-                match plan.read(rows, &bytes, from) {
-                    Ok(()) => {
-                        rows.count += 1;
-                        good.push(index);
-                    }
-                    Err(fault) => {
-                        assert!(!fault.code.is_empty() && fault.message.len() < 500, "{fault:?}");
-                        rows.undo();
-                    }
+            each(records, rows, columns, |rows, bytes, from| plan.read(rows, bytes, from))
+        }
+    }
+
+    /// How the records of the first message of a writer's schema are read.
+    pub struct ProtobufReader {
+        plan: protobuf::ProtobufPlan,
+        found: protobuf::Found,
+        rows: rows::Rows,
+        columns: SchemaRef,
+    }
+
+    impl ProtobufReader {
+        pub fn new(writer: &Known, columns: SchemaRef) -> Self {
+            let plan = protobuf::ProtobufPlan::new(writer, &[0], None, &columns).unwrap();
+            let rows = rows::Rows::new(&columns).unwrap();
+            Self { plan, found: protobuf::Found::default(), rows, columns }
+        }
+
+        /// As for Avro. What the bytes would be as the place of a message is looked at, too.
+        pub fn read(&mut self, records: &[&[u8]]) -> (RecordBatch, Vec<usize>) {
+            let Self { plan, found, rows, columns } = self;
+            each(records, rows, columns, |rows, bytes, from| {
+                if let Ok(length) = protobuf::path_bytes(&bytes[from..]) {
+                    assert!(length <= bytes.len() - from);
+                }
+                plan.read(rows, found, bytes, from)
+            })
+        }
+    }
+
+    fn each(
+        records: &[&[u8]],
+        rows: &mut rows::Rows,
+        columns: &SchemaRef,
+        mut read: impl FnMut(&mut rows::Rows, &[u8], usize) -> std::result::Result<(), framed::Fault>,
+    ) -> (RecordBatch, Vec<usize>) {
+        let (mut bytes, mut good) = (Vec::new(), Vec::new());
+        for (index, record) in records.iter().enumerate() {
+            let from = bytes.len();
+            bytes.extend_from_slice(record);
+            match read(rows, &bytes, from) {
+                Ok(()) => {
+                    rows.count += 1;
+                    good.push(index);
+                }
+                Err(fault) => {
+                    assert!(!fault.code.is_empty() && fault.message.len() < 500, "{fault:?}");
+                    rows.undo();
                 }
             }
-            (rows.finish(columns, bytes).unwrap(), good)
         }
+        (rows.finish(columns, bytes).unwrap(), good)
     }
 }
 

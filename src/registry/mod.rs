@@ -1,11 +1,13 @@
 //! The port to a schema registry: what a record's id stands for, the newest version of a subject, and a writer's own schemas.
 //!
+//! * [`proto`]: schemas in Protobuf;
 //! * [`options`]: what a table says of its registry;
 //! * [`schemas`]: what decoders know of it, kept and shared;
 //! * [`http`]: the registry's API, as Confluent's and all that are compatible with it have it.
 
 pub mod http;
 pub mod options;
+pub mod proto;
 pub mod schemas;
 
 use std::fmt;

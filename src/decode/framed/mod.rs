@@ -1,8 +1,8 @@
-//! The formats whose payloads begin with the id of a schema in a registry: `avro` and `json-schema`.
+//! The formats whose payloads begin with the id of a schema in a registry: `avro`, `json-schema` and `protobuf`.
 //!
 //! A payload is a zero byte, the id in four bytes, the high one first, and the record (Confluent's framing, which Apicurio's serializers write
 //! too). Before a batch is decoded its ids are learnt ([`FramedDecoder::prepare`](super::Decoder::prepare)): a registry that is away makes the
-//! log wait, and nothing becomes a dead letter for it. Beside the codes of [`super::avro`] and [`super::json`] these are dead letters:
+//! log wait, and nothing becomes a dead letter for it. Beside the codes of [`super::avro`], [`super::json`] and [`super::protobuf`] these are dead letters:
 //!
 //! | stage | code | the payload |
 //! |---|---|---|
@@ -10,16 +10,16 @@
 //! | schema | `unknown_schema` | has an id that the registry does not have |
 //! | schema | `incompatible_schema` | was written with a schema whose fields do not fit the columns; it is named with its version |
 
+mod plans;
+
 use std::sync::Arc;
 
-use arrow::array::Int64Array;
 use arrow::datatypes::{Schema as ArrowSchema, SchemaRef};
 use hashbrown::HashMap;
 
-use super::avro::{self, AvroPlan};
+use self::plans::{AvroPlans, ProtobufPlans};
 use super::json::JsonDecoder;
-use super::rows::Rows;
-use super::{Decoded, Decoder};
+use super::{Decoded, Decoder, avro, protobuf};
 use crate::batch::{DeadLetter, Payloads, Stage};
 use crate::error::{Error, Kind, Result};
 use crate::registry::SchemaType;
@@ -56,6 +56,7 @@ impl Fault {
 pub fn columns(known: &Known) -> Result<(ArrowSchema, Vec<String>), String> {
     match known.schema.schema_type {
         SchemaType::Avro => avro::columns(known),
+        SchemaType::Protobuf => protobuf::columns(known),
         other => Err(format!("columns cannot be left out where the schema is {other}: declare them")),
     }
 }
@@ -64,21 +65,16 @@ pub fn columns(known: &Known) -> Result<(ArrowSchema, Vec<String>), String> {
 pub struct FramedDecoder {
     schema: SchemaRef,
     schemas: Arc<Schemas>,
+    /// The edition of the schemas that the plans were made from.
+    edition: u64,
     body: Body,
 }
 
 /// What reads the records.
 enum Body {
-    Avro(Box<Plans>),
+    Avro(Box<AvroPlans>),
     Json(Box<JsonDecoder>),
-}
-
-/// A plan for each writer's schema; of those that cannot be read, why.
-struct Plans {
-    rows: Rows,
-    of: HashMap<u32, Result<AvroPlan, Fault>>,
-    /// The edition of the schemas that they were made from.
-    edition: u64,
+    Protobuf(Box<ProtobufPlans>),
 }
 
 impl FramedDecoder {
@@ -86,13 +82,11 @@ impl FramedDecoder {
     /// a type cannot be decoded or a name comes twice.
     pub fn new(schema: SchemaRef, schema_type: SchemaType, schemas: Arc<Schemas>) -> Result<Self> {
         let body = match schema_type {
-            SchemaType::Avro => {
-                Body::Avro(Box::new(Plans { rows: Rows::new(&schema)?, of: HashMap::new(), edition: schemas.edition() }))
-            }
+            SchemaType::Avro => Body::Avro(Box::new(AvroPlans::new(&schema)?)),
             SchemaType::Json => Body::Json(Box::new(JsonDecoder::new(Arc::clone(&schema))?)),
-            SchemaType::Protobuf => return Err(Error::new(Kind::Bug, "there is no decoder for protobuf")),
+            SchemaType::Protobuf => Body::Protobuf(Box::new(ProtobufPlans::new(&schema)?)),
         };
-        Ok(Self { schema, schemas, body })
+        Ok(Self { schema, edition: schemas.edition(), schemas, body })
     }
 }
 
@@ -114,8 +108,14 @@ impl Decoder for FramedDecoder {
             last = id.or(last);
         }
         self.schemas.learn(&ids)?;
-        if let Body::Avro(plans) = &mut self.body {
-            plans.renew(&self.schemas);
+        // Aliases, defaults and numbers come from the newest version: what was planned before the last id was learnt is forgotten.
+        let edition = self.schemas.edition();
+        if edition != std::mem::replace(&mut self.edition, edition) {
+            match &mut self.body {
+                Body::Avro(plans) => plans.forget(),
+                Body::Protobuf(plans) => plans.forget(),
+                Body::Json(_) => {}
+            }
         }
         Ok(())
     }
@@ -127,6 +127,7 @@ impl Decoder for FramedDecoder {
         }
         match &mut self.body {
             Body::Avro(plans) => plans.decode(payloads, &self.schema, &self.schemas),
+            Body::Protobuf(plans) => plans.decode(payloads, &self.schema, &self.schemas),
             Body::Json(decoder) => decode_json(decoder, payloads, &self.schemas),
         }
     }
@@ -158,59 +159,6 @@ fn unknown(id: u32) -> Fault {
 fn of_another_type(known: &Known, wanted: SchemaType) -> Fault {
     let why = format!("{} is of type {}; the table's format needs {wanted}", known.name(), known.schema.schema_type);
     Fault::schema("incompatible_schema", why)
-}
-
-impl Plans {
-    /// Forgets what was planned before the last id was learnt: aliases and defaults come from the newest version.
-    fn renew(&mut self, schemas: &Schemas) {
-        let edition = schemas.edition();
-        if edition != std::mem::replace(&mut self.edition, edition) {
-            self.of.clear();
-        }
-    }
-
-    fn plan(id: u32, schema: &SchemaRef, schemas: &Schemas) -> Result<AvroPlan, Fault> {
-        let known = schemas.get(id).ok_or_else(|| unknown(id))?;
-        if known.schema.schema_type != SchemaType::Avro {
-            return Err(of_another_type(&known, SchemaType::Avro));
-        }
-        AvroPlan::new(&known, schemas.newest().as_deref(), schema)
-            .map_err(|why| Fault::schema("incompatible_schema", format!("{} does not fit the table: {why}", known.name())))
-    }
-
-    fn decode(&mut self, payloads: Payloads, schema: &SchemaRef, schemas: &Schemas) -> Result<Decoded> {
-        let Payloads { span, bytes, ends, offsets, tombstones, appended_ms, lost, .. } = payloads;
-        let (mut good, mut dead) = (Vec::with_capacity(ends.len()), Vec::new());
-        let Self { rows, of, .. } = self;
-        rows.reserve(ends.len());
-        let mut skipped = tombstones.iter().copied().peekable();
-        let mut from = 0;
-        for (index, (&to, &offset)) in ends.iter().zip(&offsets).enumerate() {
-            let payload = &bytes[from..to];
-            if skipped.next_if_eq(&index).is_none() {
-                let read = frame(payload).and_then(|id| {
-                    let plan = of.entry(id).or_insert_with(|| Self::plan(id, schema, schemas));
-                    plan.as_ref().map_err(Fault::clone)?.read(rows, &bytes[..to], from + FRAME_BYTES)
-                });
-                match read {
-                    Ok(()) => {
-                        rows.count += 1;
-                        good.push(offset);
-                    }
-                    Err(fault) => {
-                        rows.undo();
-                        dead.push(fault.letter(span.partition, offset));
-                    }
-                }
-            }
-            from = to;
-        }
-        // What the registry does not have now it may have later.
-        of.retain(|_, plan| plan.as_ref().map_or_else(|fault| fault.code != "unknown_schema", |_| true));
-        let rows = rows.finish(schema, bytes)?;
-        let tombstones = tombstones.iter().map(|&index| offsets[index]).collect();
-        Ok(Decoded { span, rows, offsets: Int64Array::from(good), dead, tombstones, appended_ms, lost })
-    }
 }
 
 /// The frame becomes blanks, and what has no right one is passed over as if it were a tombstone.
