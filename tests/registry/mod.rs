@@ -1,5 +1,7 @@
 //! Records that the official Python clients write with a real schema registry (`SCHEMA_REGISTRY_URL`), read by falaj.
 
+mod protobuf;
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 
