@@ -55,8 +55,11 @@ impl AvroPlans {
 pub(super) struct ProtobufPlans {
     rows: Rows,
     found: Found,
-    of: HashMap<u32, Vec<(Box<[u8]>, Planned<ProtobufPlan>)>>,
+    of: HashMap<u32, Vec<Message>>,
 }
+
+/// The bytes that name a message, and its plan.
+type Message = (Box<[u8]>, Planned<ProtobufPlan>);
 
 impl ProtobufPlans {
     pub(super) fn new(schema: &SchemaRef) -> Result<Self> {
