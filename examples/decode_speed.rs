@@ -14,6 +14,7 @@ use falaj::decode::Decoder;
 use falaj::decode::framed::FramedDecoder;
 use falaj::decode::json::JsonDecoder;
 use falaj::error;
+use falaj::registry::id::SchemaId;
 use falaj::registry::schemas::Schemas;
 use falaj::registry::{self, Registry, SchemaType, Version};
 use tokio::runtime::Runtime;
@@ -53,7 +54,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let schema = Arc::new(Schema::new(columns.split(',').filter(|name| !name.is_empty()).map(field).collect::<Vec<_>>()));
         let framed = |schema_type, text| {
             let schemas = Schemas::new(Arc::new(One(schema_type, text)), runtime.handle().clone(), "engagement-value".into());
-            FramedDecoder::new(Arc::clone(&schema), schema_type, Arc::new(schemas))
+            FramedDecoder::new(Arc::clone(&schema), schema_type, Arc::new(schemas), 4)
         };
         let mut json = JsonDecoder::new(Arc::clone(&schema))?;
         let (mut avro, mut protobuf) = (framed(SchemaType::Avro, AVRO)?, framed(SchemaType::Protobuf, PROTOBUF)?);
@@ -94,11 +95,11 @@ struct One(SchemaType, &'static str);
 
 #[async_trait]
 impl Registry for One {
-    async fn fetch(&self, _: u32) -> error::Result<Option<registry::Schema>> {
+    async fn fetch(&self, _: SchemaId) -> error::Result<Option<registry::Schema>> {
         Ok(Some(registry::Schema { schema_type: self.0, text: self.1.into(), references: vec![] }))
     }
 
-    async fn names(&self, _: u32) -> error::Result<Vec<(String, i32)>> {
+    async fn names(&self, _: SchemaId) -> error::Result<Vec<(String, i32)>> {
         Ok(vec![])
     }
 

@@ -61,6 +61,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("decode::protobuf", Core),
     ("decode::rows", Core),
     ("registry", Port),
+    ("registry::id", Words),
     ("registry::options", Words),
     ("registry::proto", Words),
     ("registry::schemas", Core),

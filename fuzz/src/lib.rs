@@ -23,6 +23,7 @@ pub mod position;
 /// As in src, of what a schema is: there it comes from a server.
 #[path = "../../src/registry"]
 pub mod registry {
+    pub mod id;
     pub mod proto;
 
     pub enum SchemaType {

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use crate::error::{Error, Kind, Result};
+use crate::registry::id::SchemaId;
 use crate::registry::{Reference, Registry, Schema, SchemaType, Version};
 
 /// The subject of what is imported.
@@ -25,14 +26,22 @@ impl Registered {
     }
 }
 
+/// A GUID is the same number, too.
+fn number(id: SchemaId) -> i32 {
+    match id {
+        SchemaId::Id(id) => id as i32,
+        SchemaId::Guid(guid) => guid as i32,
+    }
+}
+
 #[async_trait]
 impl Registry for Registered {
-    async fn fetch(&self, id: u32) -> Result<Option<Schema>> {
-        Ok(self.version("", id as i32).await?.map(|version| version.schema))
+    async fn fetch(&self, id: SchemaId) -> Result<Option<Schema>> {
+        Ok(self.version("", number(id)).await?.map(|version| version.schema))
     }
 
-    async fn names(&self, id: u32) -> Result<Vec<(String, i32)>> {
-        Ok(vec![("plays-value".into(), id as i32)])
+    async fn names(&self, id: SchemaId) -> Result<Vec<(String, i32)>> {
+        Ok(vec![("plays-value".into(), number(id))])
     }
 
     async fn latest(&self, subject: &str) -> Result<Option<Version>> {

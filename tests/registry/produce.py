@@ -1,7 +1,7 @@
 """Writes records with the official serializers: argv[1] is brokers, argv[2] the registry, argv[3] the topic; each line of stdin is one
 step, {"format": "avro" | "json", "schema": …, "records": […]}. In records {"$time": microseconds}, {"$day": days} and {"$decimal": "1.23"}
-stand for what JSON has not. A step of "protobuf" has the text of a file as its "schema", those that it imports by name as "imports", and the
-full name of its "message"; its records are Protobuf's JSON."""
+stand for what JSON has not; types of other subjects are "imports" by name. A step of "protobuf" has the text of a file as its "schema", those that it imports by name as "imports", and the
+full name of its "message"; its records are Protobuf's JSON. With "header" the schema's GUID goes into the header of each record."""
 
 import datetime
 import decimal
@@ -12,7 +12,7 @@ import tempfile
 
 import grpc_tools
 from confluent_kafka import Producer
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry import Schema, SchemaReference, SchemaRegistryClient, header_schema_id_serializer
 from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
@@ -57,18 +57,25 @@ def message_class(step):
 brokers, url, topic = sys.argv[1:]
 registry = SchemaRegistryClient({"url": url})
 producer = Producer({"bootstrap.servers": brokers})
-context = SerializationContext(topic, MessageField.VALUE)
 for line in sys.stdin:
     step = json.loads(line)
     schema = json.dumps(step["schema"])
+    place = {"schema.id.serializer": header_schema_id_serializer} if step.get("header") else {}
     if step["format"] == "protobuf":
         kind = message_class(step)
-        write = ProtobufSerializer(kind, registry, {"use.deprecated.format": False})
+        write = ProtobufSerializer(kind, registry, {"use.deprecated.format": False, **place})
         serialize = lambda record, context: write(json_format.ParseDict(record, kind()), context)
     elif step["format"] == "avro":
-        serialize = AvroSerializer(registry, schema)
+        references = []
+        for name, imported in step.get("imports", {}).items():
+            subject = f"{topic}-{name}"
+            registry.register_schema(subject, Schema(json.dumps(imported), "AVRO"))
+            references.append(SchemaReference(name, subject, 1))
+        serialize = AvroSerializer(registry, Schema(schema, "AVRO", references), conf=place)
     else:
         serialize = JSONSerializer(schema, registry)
     for record in step["records"]:
-        producer.produce(topic, serialize(meant(record), context), partition=step.get("partition", 0))
+        context = SerializationContext(topic, MessageField.VALUE, [])
+        payload = serialize(meant(record), context)
+        producer.produce(topic, payload, partition=step.get("partition", 0), headers=context.headers)
 producer.flush()

@@ -29,7 +29,7 @@ fn decode(schemas: &[String], columns: &[Field], payloads: &[Vec<u8>]) -> Decode
     let runtime = Runtime::new().unwrap();
     let registry = Arc::new(Registered { schema_type: SchemaType::Avro, texts: schemas.to_vec(), imported: Vec::new() });
     let schemas = Arc::new(Schemas::new(registry, runtime.handle().clone(), "plays-value".into()));
-    let mut decoder = FramedDecoder::new(Arc::new(Schema::new(columns.to_vec())), SchemaType::Avro, schemas).unwrap();
+    let mut decoder = FramedDecoder::new(Arc::new(Schema::new(columns.to_vec())), SchemaType::Avro, schemas, 4).unwrap();
     let mut batch = Payloads::default();
     payloads.iter().zip(0..).for_each(|(payload, offset)| batch.push(offset, Some(payload)));
     decoder.prepare(&batch).unwrap();

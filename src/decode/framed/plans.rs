@@ -6,7 +6,8 @@ use arrow::array::Int64Array;
 use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
 
-use super::{FRAME_BYTES, Fault, frame, of_another_type, unknown};
+use super::frame::{Frame, Frames};
+use super::{Fault, of_another_type, unknown};
 use crate::batch::Payloads;
 use crate::decode::Decoded;
 use crate::decode::avro::AvroPlan;
@@ -14,6 +15,7 @@ use crate::decode::protobuf::{Found, ProtobufPlan, path_bytes};
 use crate::decode::rows::Rows;
 use crate::error::Result;
 use crate::registry::SchemaType;
+use crate::registry::id::SchemaId;
 use crate::registry::schemas::{Known, Schemas};
 
 /// Messages of one schema that are planned. A topic has a few; more are bytes that name none.
@@ -22,7 +24,7 @@ const PATHS_MAX: usize = 64;
 /// A plan for each writer's schema in Avro; of those that cannot be read, why.
 pub(super) struct AvroPlans {
     rows: Rows,
-    of: HashMap<u32, Planned<AvroPlan>>,
+    of: HashMap<SchemaId, Planned<AvroPlan>>,
 }
 
 type Planned<P> = std::result::Result<P, Fault>;
@@ -36,15 +38,20 @@ impl AvroPlans {
         self.of.clear();
     }
 
-    pub(super) fn decode(&mut self, payloads: Payloads, schema: &SchemaRef, schemas: &Schemas) -> Result<Decoded> {
+    pub(super) fn decode(
+        &mut self,
+        payloads: Payloads,
+        schema: &SchemaRef,
+        schemas: &Schemas,
+        id_bytes: usize,
+    ) -> Result<Decoded> {
         let Self { rows, of } = self;
-        let decoded = each(payloads, schema, rows, |rows, bytes, from| {
-            let id = frame(&bytes[from..])?;
+        let decoded = each(payloads, schema, rows, id_bytes, |rows, Frame { id, .. }, bytes, from| {
             let plan = of.entry(id).or_insert_with(|| {
                 let known = known(id, SchemaType::Avro, schemas)?;
                 AvroPlan::new(&known, schemas.newest().as_deref(), schema).map_err(|why| unfit(&known, &why))
             });
-            plan.as_ref().map_err(Fault::clone)?.read(rows, bytes, from + FRAME_BYTES)
+            plan.as_ref().map_err(Fault::clone)?.read(rows, bytes, from)
         })?;
         of.retain(|_, plan| stays(plan));
         Ok(decoded)
@@ -55,7 +62,7 @@ impl AvroPlans {
 pub(super) struct ProtobufPlans {
     rows: Rows,
     found: Found,
-    of: HashMap<u32, Vec<Message>>,
+    of: HashMap<SchemaId, Vec<Message>>,
 }
 
 /// The bytes that name a message, and its plan.
@@ -70,13 +77,22 @@ impl ProtobufPlans {
         self.of.clear();
     }
 
-    pub(super) fn decode(&mut self, payloads: Payloads, schema: &SchemaRef, schemas: &Schemas) -> Result<Decoded> {
+    pub(super) fn decode(
+        &mut self,
+        payloads: Payloads,
+        schema: &SchemaRef,
+        schemas: &Schemas,
+        id_bytes: usize,
+    ) -> Result<Decoded> {
         let Self { rows, found, of } = self;
-        let decoded = each(payloads, schema, rows, |rows, bytes, from| {
-            let id = frame(&bytes[from..])?;
-            let from = from + FRAME_BYTES;
-            let record = from + path_bytes(&bytes[from..])?;
-            let path = &bytes[from..record];
+        let decoded = each(payloads, schema, rows, id_bytes, |rows, Frame { id, rest, .. }, bytes, from| {
+            let (path, record) = match rest {
+                Some(rest) => (&rest[..path_bytes(rest)?], from),
+                None => {
+                    let record = from + path_bytes(&bytes[from..])?;
+                    (&bytes[from..record], record)
+                }
+            };
             let plans = of.entry(id).or_default();
             let at = plans.iter().position(|(other, _)| **other == *path).unwrap_or_else(|| {
                 let plan = known(id, SchemaType::Protobuf, schemas).and_then(|known| {
@@ -100,7 +116,7 @@ fn stays<P>(plan: &Planned<P>) -> bool {
     plan.as_ref().map_or_else(|fault| fault.code != "unknown_schema", |_| true)
 }
 
-fn known(id: u32, schema_type: SchemaType, schemas: &Schemas) -> Planned<Arc<Known>> {
+fn known(id: SchemaId, schema_type: SchemaType, schemas: &Schemas) -> Planned<Arc<Known>> {
     let known = schemas.get(id).ok_or_else(|| unknown(id))?;
     if known.schema.schema_type == schema_type { Ok(known) } else { Err(of_another_type(&known, schema_type)) }
 }
@@ -109,21 +125,26 @@ fn unfit(known: &Known, why: &str) -> Fault {
     Fault::schema("incompatible_schema", format!("{} does not fit the table: {why}", known.name()))
 }
 
-/// Reads each payload: `read` adds the row of the one that begins at a place and ends with the bytes.
+/// Reads each payload: `read` adds the row of the record that begins at a place, behind its frame, and ends with the bytes.
 fn each(
     payloads: Payloads,
     schema: &SchemaRef,
     rows: &mut Rows,
-    mut read: impl FnMut(&mut Rows, &[u8], usize) -> std::result::Result<(), Fault>,
+    id_bytes: usize,
+    mut read: impl FnMut(&mut Rows, Frame<'_>, &[u8], usize) -> std::result::Result<(), Fault>,
 ) -> Result<Decoded> {
-    let Payloads { span, bytes, ends, offsets, tombstones, appended_ms, lost, .. } = payloads;
+    let Payloads { span, bytes, ends, offsets, tombstones, headers, appended_ms, lost } = payloads;
+    let mut frames = Frames::new(&headers, id_bytes);
     let (mut good, mut dead) = (Vec::with_capacity(ends.len()), Vec::new());
     rows.reserve(ends.len());
     let mut skipped = tombstones.iter().copied().peekable();
     let mut from = 0;
     for (index, (&to, &offset)) in ends.iter().zip(&offsets).enumerate() {
         if skipped.next_if_eq(&index).is_none() {
-            match read(rows, &bytes[..to], from) {
+            let read = frames
+                .next(index, &bytes[from..to])
+                .and_then(|frame| read(rows, frame, &bytes[..to], from + frame.bytes).map_err(|fault| fault.of(frame.id)));
+            match read {
                 Ok(()) => {
                     rows.count += 1;
                     good.push(offset);

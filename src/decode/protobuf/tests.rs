@@ -32,7 +32,7 @@ fn decode_with(schemas: &[&str], imported: &[&str], columns: &[Field], payloads:
     let registry = Registered { schema_type: SchemaType::Protobuf, texts: texts(schemas), imported: texts(imported) };
     let runtime = Runtime::new().unwrap();
     let schemas = Arc::new(Schemas::new(Arc::new(registry), runtime.handle().clone(), "plays-value".into()));
-    let mut decoder = FramedDecoder::new(Arc::new(Schema::new(columns.to_vec())), SchemaType::Protobuf, schemas).unwrap();
+    let mut decoder = FramedDecoder::new(Arc::new(Schema::new(columns.to_vec())), SchemaType::Protobuf, schemas, 4).unwrap();
     let mut batch = Payloads::default();
     payloads.iter().zip(0..).for_each(|(payload, offset)| batch.push(offset, Some(payload)));
     decoder.prepare(&batch).unwrap();
