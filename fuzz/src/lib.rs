@@ -150,7 +150,7 @@ pub mod decode {
         /// Reads records one after the other, and gives the rows, and which records they are.
         pub fn read(&mut self, records: &[&[u8]]) -> (RecordBatch, Vec<usize>) {
             let Self { plan, rows, columns } = self;
-            each(records, rows, columns, |rows, bytes, from| plan.read(rows, bytes, from))
+            each(records, rows, columns, |rows, bytes, from, to| plan.read(rows, bytes, from, to))
         }
     }
 
@@ -172,7 +172,8 @@ pub mod decode {
         /// As for Avro. What the bytes would be as the place of a message is looked at, too.
         pub fn read(&mut self, records: &[&[u8]]) -> (RecordBatch, Vec<usize>) {
             let Self { plan, found, rows, columns } = self;
-            each(records, rows, columns, |rows, bytes, from| {
+            each(records, rows, columns, |rows, bytes, from, to| {
+                let bytes = &bytes[..to];
                 if let Ok(length) = protobuf::path_bytes(&bytes[from..]) {
                     assert!(length <= bytes.len() - from);
                 }
@@ -185,13 +186,12 @@ pub mod decode {
         records: &[&[u8]],
         rows: &mut rows::Rows,
         columns: &SchemaRef,
-        mut read: impl FnMut(&mut rows::Rows, &[u8], usize) -> std::result::Result<(), framed::Fault>,
+        mut read: impl FnMut(&mut rows::Rows, &[u8], usize, usize) -> std::result::Result<(), framed::Fault>,
     ) -> (RecordBatch, Vec<usize>) {
-        let (mut bytes, mut good) = (Vec::new(), Vec::new());
-        for (index, record) in records.iter().enumerate() {
-            let from = bytes.len();
-            bytes.extend_from_slice(record);
-            match read(rows, &bytes, from) {
+        let Payloads { bytes, ends, .. } = crate::payloads(records);
+        let (mut from, mut good) = (0, Vec::new());
+        for (index, to) in ends.into_iter().enumerate() {
+            match read(rows, &bytes, from, to) {
                 Ok(()) => {
                     rows.count += 1;
                     good.push(index);
@@ -201,6 +201,7 @@ pub mod decode {
                     rows.undo();
                 }
             }
+            from = to;
         }
         (rows.finish(columns, bytes).unwrap(), good)
     }

@@ -187,18 +187,21 @@ async fn a_type_that_is_registered_elsewhere_is_found_there() {
 
 #[tokio::test]
 async fn json_schema_of_the_python_client_is_read_as_json_behind_its_id() {
-    let columns = "(id BIGINT, title VARCHAR, at TIMESTAMP)";
-    let setup =
-        Setup::new("json-schema", columns, columns.trim_matches(['(', ')']), "id, title, at", &needed("SCHEMA_REGISTRY_URL"))
-            .await;
+    let sink = "id BIGINT, title VARCHAR, at TIMESTAMP, more VARCHAR";
+    // The columns are those of the schema.
+    let setup = Setup::new("json-schema", "", sink, "id, title, at, more", &needed("SCHEMA_REGISTRY_URL")).await;
     let schema = json!({"$schema": "http://json-schema.org/draft-07/schema#", "title": "Play", "type": "object",
-        "properties": {"id": {"type": "integer"}, "title": {"type": "string"}, "at": {"type": "string"}}});
-    let records = json!([{"id": 1, "title": "one", "at": "2026-11-26T10:00:00Z"}, {"id": 2}]);
+        "properties": {"id": {"type": "integer"}, "title": {"type": ["null", "string"]}, "at": {"type": "string", "format": "date-time"},
+            "more": {"type": "object"}}});
+    let records =
+        json!([{"id": 1, "title": "one", "at": "2026-11-26T10:00:00Z", "more": {"a": [1]}}, {"id": 2, "title": null}]);
     setup.write(&[json!({"format": "json", "schema": schema, "records": records})]);
     setup.project.topic.produce(0, &[Record::of(b"{\"id\":3}".to_vec()), Record::of(vec![0, 0x7f, 0, 0, 1, b'{', b'}'])]);
     setup.project.run_until_latest(UNUSED);
-    let expected =
-        [json!({"id": 1, "title": "one", "at": "2026-11-26T10:00:00Z"}), json!({"id": 2, "title": null, "at": null})];
+    let expected = [
+        json!({"id": 1, "title": "one", "at": "2026-11-26T10:00:00Z", "more": "{\"a\":[1]}"}),
+        json!({"id": 2, "title": null, "at": null, "more": null}),
+    ];
     assert_eq!(setup.found(), expected);
     let mut codes: Vec<_> = setup.dead().into_iter().map(|(_, code, _)| code).collect();
     codes.sort();

@@ -18,6 +18,7 @@
 //! Records, arrays and maps are no columns; they are passed over. Why not `arrow-avro`: it gives up a whole batch for some faults of one record
 //! (UTF-8, symbols of an enum), and does not convert between logical types; here a fault costs its own record and no other.
 
+mod fast;
 mod plan;
 mod read;
 mod schema;
@@ -47,23 +48,21 @@ impl AvroPlan {
         Plan::new(schema, newest.as_ref(), columns).map(Self)
     }
 
-    /// Adds the row of the record `bytes[from..]`, or a part of it and says what is wrong.
+    /// Adds the row of the record `bytes[from..to]`, or a part of it and says what is wrong.
     #[inline]
-    pub(in crate::decode) fn read(&self, rows: &mut Rows, bytes: &[u8], from: usize) -> Result<(), Fault> {
+    pub(in crate::decode) fn read(&self, rows: &mut Rows, bytes: &[u8], from: usize, to: usize) -> Result<(), Fault> {
         let plan = &self.0;
-        let mut input = Input::new(bytes, from);
-        for (index, step) in plan.steps.iter().enumerate() {
-            let done = match step {
-                Step::Skip(id) => input.skip_field(&plan.schema, *id),
-                Step::Put(column, cell) => input.put(cell, &mut rows.columns[*column], &mut rows.resolved),
+        let mut at = from;
+        for (index, way) in plan.ways.iter().enumerate() {
+            at = match way.read(&mut rows.columns, bytes, at, to) {
+                Some(next) => next,
+                None => self
+                    .read_slowly(index, rows, &bytes[..to], at)
+                    .map_err(|(wrong, at)| self.fault(index, wrong, at - from))?,
             };
-            if let Err(wrong) = done {
-                return Err(self.fault(index, wrong, input.at - from));
-            }
         }
-        if input.at < bytes.len() {
-            let left = bytes.len() - input.at;
-            return Err(Fault::decode("trailing", format!("{left} bytes come after the record's last field")));
+        if at < to {
+            return Err(Fault::decode("trailing", format!("{} bytes come after the record's last field", to - at)));
         }
         for (column, value) in &plan.missing {
             let column = &mut rows.columns[*column];
@@ -73,6 +72,16 @@ impl AvroPlan {
             }
         }
         Ok(())
+    }
+
+    /// Does the same as [`Way::read`](fast::Way::read) with any field, and gives where the next one begins; or what is wrong, and where.
+    fn read_slowly(&self, step: usize, rows: &mut Rows, bytes: &[u8], at: usize) -> Result<usize, (Wrong, usize)> {
+        let mut input = Input::new(bytes, at);
+        let done = match &self.0.steps[step] {
+            Step::Skip(id) => input.skip_field(&self.0.schema, *id),
+            Step::Put(column, cell) => input.put(cell, &mut rows.columns[*column], &mut rows.resolved),
+        };
+        done.map(|()| input.at).map_err(|wrong| (wrong, input.at))
     }
 
     #[cold]

@@ -7,9 +7,11 @@
 use arrow::datatypes::{DataType, SchemaRef, TimeUnit};
 use serde_json::Value;
 
+use super::fast::Way;
 use super::schema::{Field, Id, Logical, Schema, Type, Wire};
 use crate::decode::rows::column::{Column, Refusal, Typed};
 use crate::decode::rows::put_text;
+use crate::decode::rows::time;
 
 /// What is done with a field, in the order in which fields are written.
 #[derive(Debug)]
@@ -25,12 +27,15 @@ pub(super) enum Cell {
     Flag,
     Int,
     Long,
+    /// A `long` for a column of 64-bit integers, which holds each.
+    AnyLong,
     Float,
     Double,
     IntAsFloat,
     LongAsFloat,
     Days,
-    Instant(TimeUnit),
+    /// In units of which each is so many of the column's, if the column's are not the longer ones.
+    Instant(TimeUnit, Option<i64>),
     /// A number of `size` bytes (its length comes first where that is `None`), times `factor` for the column's scale.
     Decimal {
         size: Option<usize>,
@@ -57,6 +62,8 @@ pub(super) enum Missing {
 pub(super) struct Plan {
     pub(super) schema: Schema,
     pub(super) steps: Vec<Step>,
+    /// The same for the fast path.
+    pub(super) ways: Vec<Way>,
     pub(super) missing: Vec<(usize, Missing)>,
 }
 
@@ -85,7 +92,8 @@ impl Plan {
             })?;
             steps[found] = Step::Put(index, cell);
         }
-        Ok(Self { schema: writer, steps, missing })
+        let ways = steps.iter().map(|step| Way::of(step, &writer)).collect();
+        Ok(Self { schema: writer, steps, ways, missing })
     }
 }
 
@@ -117,17 +125,21 @@ fn cell(schema: &Schema, id: Id, column: &DataType) -> Option<Cell> {
         (Wire::Int, Logical::Date) if *column == DataType::Date32 => Cell::Days,
         (Wire::Int, Logical::None) if is_whole => Cell::Int,
         (Wire::Int, Logical::None) if *column == DataType::Float64 => Cell::IntAsFloat,
+        (Wire::Long, Logical::None) if *column == DataType::Int64 => Cell::AnyLong,
         (Wire::Long, Logical::None) if is_whole => Cell::Long,
         (Wire::Long, Logical::None) if *column == DataType::Float64 => Cell::LongAsFloat,
         (Wire::Int | Wire::Long, Logical::None) if matches!(column, DataType::Decimal128(..)) => {
             Cell::LongAsDecimal { factor: rescaled(0, column)? }
         }
-        (Wire::Long, logical) if matches!(column, DataType::Timestamp(..)) => Cell::Instant(match logical {
-            Logical::Millis => TimeUnit::Millisecond,
-            Logical::Micros => TimeUnit::Microsecond,
-            Logical::Nanos => TimeUnit::Nanosecond,
-            _ => return None,
-        }),
+        (Wire::Long, logical) if let &DataType::Timestamp(unit, _) = column => {
+            let counted = match logical {
+                Logical::Millis => TimeUnit::Millisecond,
+                Logical::Micros => TimeUnit::Microsecond,
+                Logical::Nanos => TimeUnit::Nanosecond,
+                _ => return None,
+            };
+            Cell::Instant(counted, time::multiple(counted, unit))
+        }
         (Wire::Float, _) if column.is_floating() => Cell::Float,
         (Wire::Double, _) if *column == DataType::Float64 => Cell::Double,
         (Wire::Bytes, &Logical::Decimal(_, scale)) => Cell::Decimal { size: None, factor: rescaled(scale, column)? },
@@ -194,10 +206,10 @@ impl Missing {
             Cell::Text | Cell::Symbol(_) => return default.as_str().map(|text| Missing::Text(text.to_string())),
             Cell::Null => return None,
             Cell::Flag => Typed::Flag(default.as_bool()?),
-            Cell::Int | Cell::Long => Typed::Whole(default.as_i64()?),
+            Cell::Int | Cell::Long | Cell::AnyLong => Typed::Whole(default.as_i64()?),
             Cell::Float | Cell::Double | Cell::IntAsFloat | Cell::LongAsFloat => Typed::Float(default.as_f64()?),
             Cell::Days => Typed::Days(i32::try_from(default.as_i64()?).ok()?),
-            Cell::Instant(unit) => Typed::Instant(default.as_i64()?, *unit),
+            Cell::Instant(unit, _) => Typed::Instant(default.as_i64()?, *unit),
             Cell::LongAsDecimal { factor } => Typed::Decimal(i128::from(default.as_i64()?).checked_mul(*factor)?),
             // Bytes stand in JSON as letters up to U+00FF.
             Cell::Decimal { factor, .. } => {

@@ -143,8 +143,8 @@ impl<'a> Input<'a> {
                 column.put_typed(Typed::Text(view(text, PAYLOADS, at)))?;
             }
             Cell::Int => column.put_typed(Typed::Whole(self.int()?.into()))?,
-            Cell::Long => column.put_typed(Typed::Whole(self.long()?))?,
-            Cell::Instant(unit) => column.put_typed(Typed::Instant(self.long()?, *unit))?,
+            Cell::Long | Cell::AnyLong => column.put_typed(Typed::Whole(self.long()?))?,
+            Cell::Instant(unit, _) => column.put_typed(Typed::Instant(self.long()?, *unit))?,
             Cell::Union(branches) => {
                 let index = self.long()?;
                 let branch = usize::try_from(index).ok().and_then(|index| branches.get(index)).ok_or(Wrong::Branch(index))?;
@@ -237,7 +237,6 @@ impl<'a> Input<'a> {
     }
 
     /// Passes over a field.
-    #[inline]
     pub(super) fn skip_field(&mut self, schema: &Schema, id: Id) -> Result<(), Wrong> {
         self.skip(schema, id, LEVELS_MAX)
     }

@@ -10,6 +10,7 @@
 //! | schema | `incompatible_schema` | was written with a schema whose fields do not fit the columns; it is named with its version |
 
 mod frame;
+mod json_schema;
 mod plans;
 
 use std::sync::Arc;
@@ -62,7 +63,7 @@ pub fn columns(known: &Known) -> Result<(ArrowSchema, Vec<String>), String> {
     match known.schema.schema_type {
         SchemaType::Avro => avro::columns(known),
         SchemaType::Protobuf => protobuf::columns(known),
-        other => Err(format!("columns cannot be left out where the schema is {other}: declare them")),
+        SchemaType::Json => json_schema::columns(&known.schema.text).map(|columns| (columns, Vec::new())),
     }
 }
 

@@ -24,7 +24,7 @@ const PATHS_MAX: usize = 64;
 /// A plan for each writer's schema in Avro; of those that cannot be read, why.
 pub(super) struct AvroPlans {
     rows: Rows,
-    of: HashMap<SchemaId, Planned<AvroPlan>>,
+    of: HashMap<SchemaId, Planned<Arc<AvroPlan>>>,
 }
 
 type Planned<P> = std::result::Result<P, Fault>;
@@ -46,12 +46,20 @@ impl AvroPlans {
         id_bytes: usize,
     ) -> Result<Decoded> {
         let Self { rows, of } = self;
-        let decoded = each(payloads, schema, rows, id_bytes, |rows, Frame { id, .. }, bytes, from| {
+        // Records of one schema mostly follow each other, and looking a plan up costs as much as reading a few fields.
+        let mut last: Option<(SchemaId, Arc<AvroPlan>)> = None;
+        let decoded = each(payloads, schema, rows, id_bytes, |rows, Frame { id, .. }, bytes, from, to| {
+            if let Some((_, plan)) = last.as_ref().filter(|(last, _)| *last == id) {
+                return plan.read(rows, bytes, from, to);
+            }
             let plan = of.entry(id).or_insert_with(|| {
                 let known = known(id, SchemaType::Avro, schemas)?;
-                AvroPlan::new(&known, schemas.newest().as_deref(), schema).map_err(|why| unfit(&known, &why))
+                let plan = AvroPlan::new(&known, schemas.newest().as_deref(), schema);
+                plan.map(Arc::new).map_err(|why| unfit(&known, &why))
             });
-            plan.as_ref().map_err(Fault::clone)?.read(rows, bytes, from)
+            let plan = plan.as_ref().map_err(Fault::clone)?;
+            last = Some((id, Arc::clone(plan)));
+            plan.read(rows, bytes, from, to)
         })?;
         of.retain(|_, plan| stays(plan));
         Ok(decoded)
@@ -85,7 +93,8 @@ impl ProtobufPlans {
         id_bytes: usize,
     ) -> Result<Decoded> {
         let Self { rows, found, of } = self;
-        let decoded = each(payloads, schema, rows, id_bytes, |rows, Frame { id, rest, .. }, bytes, from| {
+        let decoded = each(payloads, schema, rows, id_bytes, |rows, Frame { id, rest, .. }, bytes, from, to| {
+            let bytes = &bytes[..to];
             let (path, record) = match rest {
                 Some(rest) => (&rest[..path_bytes(rest)?], from),
                 None => {
@@ -125,13 +134,13 @@ fn unfit(known: &Known, why: &str) -> Fault {
     Fault::schema("incompatible_schema", format!("{} does not fit the table: {why}", known.name()))
 }
 
-/// Reads each payload: `read` adds the row of the record that begins at a place, behind its frame, and ends with the bytes.
+/// Reads each payload: `read` adds the row of the record that begins at a place, behind its frame, up to another.
 fn each(
     payloads: Payloads,
     schema: &SchemaRef,
     rows: &mut Rows,
     id_bytes: usize,
-    mut read: impl FnMut(&mut Rows, Frame<'_>, &[u8], usize) -> std::result::Result<(), Fault>,
+    mut read: impl FnMut(&mut Rows, Frame<'_>, &[u8], usize, usize) -> std::result::Result<(), Fault>,
 ) -> Result<Decoded> {
     let Payloads { span, bytes, ends, offsets, tombstones, headers, appended_ms, lost } = payloads;
     let mut frames = Frames::new(&headers, id_bytes);
@@ -143,7 +152,7 @@ fn each(
         if skipped.next_if_eq(&index).is_none() {
             let read = frames
                 .next(index, &bytes[from..to])
-                .and_then(|frame| read(rows, frame, &bytes[..to], from + frame.bytes).map_err(|fault| fault.of(frame.id)));
+                .and_then(|frame| read(rows, frame, &bytes, from + frame.bytes, to).map_err(|fault| fault.of(frame.id)));
             match read {
                 Ok(()) => {
                     rows.count += 1;

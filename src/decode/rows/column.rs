@@ -307,6 +307,22 @@ impl Column {
         Ok(())
     }
 
+    /// Adds the view of a text (see [`text::view`]) to a column of texts.
+    #[inline]
+    pub(in crate::decode) fn put_view(&mut self, view: u128) -> Result<(), Refusal> {
+        let Cells::Text(views) = &mut self.cells else { return Err(Refusal::Type) };
+        views.push(view);
+        Ok(())
+    }
+
+    /// Adds a number to a column of times, in its own unit, or of integers, of which the caller knows that they hold it.
+    #[inline]
+    pub(in crate::decode) fn put_own(&mut self, value: i64) -> Result<(), Refusal> {
+        let (Cells::Whole { values, .. } | Cells::Time { values, .. }) = &mut self.cells else { return Err(Refusal::Type) };
+        values.push(value);
+        Ok(())
+    }
+
     /// Adds a number to a column of 64-bit integers. Other columns are left as they are: they get a NULL.
     pub(in crate::decode) fn put_whole(&mut self, value: i64) {
         if let Cells::Whole { values, .. } = &mut self.cells {

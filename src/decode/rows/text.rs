@@ -25,6 +25,48 @@ pub(in crate::decode) fn view(text: &[u8], buffer: u32, offset: usize) -> u128 {
     make_view(text, buffer, offset as u32)
 }
 
+/// The view of the text `bytes[at..at + length]` of the payloads, or `None` if it is not UTF-8 or not there.
+#[inline(always)]
+pub(in crate::decode) fn view_of_utf8(bytes: &[u8], at: usize, length: usize) -> Option<u128> {
+    // Short texts are taken with what follows them: a copy of a length that is not known would cost more than all the rest.
+    let Some(mask) = MASKS.get(length) else { return view_of_long_utf8(bytes, at, length) };
+    let Some(wide) = bytes.get(at..).and_then(|rest| rest.first_chunk()) else { return view_of_long_utf8(bytes, at, length) };
+    let text = u128::from_le_bytes(*wide) & mask;
+    if text & NOT_ASCII != 0 {
+        return view_of_long_utf8(bytes, at, length);
+    }
+    Some(text << 32 | length as u128)
+}
+
+/// The same of any length.
+fn view_of_long_utf8(bytes: &[u8], at: usize, length: usize) -> Option<u128> {
+    let text = bytes.get(at..)?.get(..length)?;
+    let is_utf8 = is_ascii(text) || simdutf8::basic::from_utf8(text).is_ok();
+    is_utf8.then(|| view(text, PAYLOADS, at))
+}
+
+/// Sixteen bytes at once, at last those that end the text: what stands in records is often too short for a wider step.
+#[inline]
+fn is_ascii(text: &[u8]) -> bool {
+    let Some(last) = text.last_chunk() else { return text.is_ascii() };
+    let chunks = text.as_chunks().0.iter();
+    let all = chunks.fold(u128::from_ne_bytes(*last), |all, chunk| all | u128::from_ne_bytes(*chunk));
+    all & NOT_ASCII == 0
+}
+
+/// The bytes of a text of each length that a view holds.
+const MASKS: [u128; INLINE_MAX as usize + 1] = {
+    let mut masks = [0; INLINE_MAX as usize + 1];
+    let mut length = 0;
+    while length < masks.len() {
+        masks[length] = (1 << (8 * length)) - 1;
+        length += 1;
+    }
+    masks
+};
+
+const NOT_ASCII: u128 = u128::from_ne_bytes([0x80; 16]);
+
 /// The two buffers that the views of one batch point into.
 pub(in crate::decode) struct Texts {
     payloads: Buffer,

@@ -86,12 +86,7 @@ pub(in crate::decode) fn in_unit((seconds, nanos): (i64, u32), unit: TimeUnit) -
 
 /// The seconds and nanoseconds since 1970 of a number of `unit`s.
 pub(in crate::decode) fn of_unit(number: i64, unit: TimeUnit) -> (i64, u32) {
-    let per_second = match unit {
-        TimeUnit::Second => 1,
-        TimeUnit::Millisecond => 1_000,
-        TimeUnit::Microsecond => 1_000_000,
-        TimeUnit::Nanosecond => 1_000_000_000,
-    };
+    let per_second = per_second(unit);
     let nanos = number.rem_euclid(per_second) * (1_000_000_000 / per_second);
     (number.div_euclid(per_second), nanos as u32)
 }
@@ -99,14 +94,26 @@ pub(in crate::decode) fn of_unit(number: i64, unit: TimeUnit) -> (i64, u32) {
 /// A number of `from`s since 1970 in `to`s, or `None` where they do not reach. What is finer than the unit is dropped.
 #[inline]
 pub(in crate::decode) fn converted(at: i64, from: TimeUnit, to: TimeUnit) -> Option<i64> {
-    let per_second = |unit| match unit {
-        TimeUnit::Second => 1i64,
+    match multiple(from, to) {
+        Some(times) => at.checked_mul(times),
+        None => Some(at.div_euclid(per_second(from) / per_second(to))),
+    }
+}
+
+/// How many `to`s one `from` is, if `to` is not the longer one.
+#[inline]
+pub(in crate::decode) fn multiple(from: TimeUnit, to: TimeUnit) -> Option<i64> {
+    (per_second(to) >= per_second(from)).then(|| per_second(to) / per_second(from))
+}
+
+#[inline]
+fn per_second(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => 1,
         TimeUnit::Millisecond => 1_000,
         TimeUnit::Microsecond => 1_000_000,
         TimeUnit::Nanosecond => 1_000_000_000,
-    };
-    let (had, wanted) = (per_second(from), per_second(to));
-    if wanted >= had { at.checked_mul(wanted / had) } else { Some(at.div_euclid(had / wanted)) }
+    }
 }
 
 /// The days since 1970 of `YYYY-MM-DD`.
