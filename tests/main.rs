@@ -27,4 +27,5 @@ mod redis_sink;
 mod registry;
 mod registry_sink;
 mod support;
+mod watched;
 mod wrong_use;
