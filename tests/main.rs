@@ -26,6 +26,7 @@ mod readme;
 mod redis_sink;
 mod registry;
 mod registry_sink;
+mod shipped;
 mod support;
 mod watched;
 mod wrong_use;
