@@ -20,6 +20,7 @@ mod http_sink;
 mod json_corpus;
 mod kafka_sink;
 mod layering;
+mod logs;
 mod lookup_postgres;
 mod parquet_readers;
 mod readme;
