@@ -223,31 +223,7 @@ pub async fn run(project: &Project, run: Run) -> Result<()> {
             opened.start(project, &run, of_source, &store, &lineage, &mut lanes)?;
         }
     }
-    let mut first_error = None;
-    loop {
-        tokio::select! {
-            ended = lanes.join_next() => match ended {
-                None => break,
-                Some(Ok(Ok(()))) => {}
-                Some(Ok(Err(error))) => {
-                    tracing::error!("{}", error.chain());
-                    first_error.get_or_insert(error);
-                }
-                Some(Err(cause)) => {
-                    first_error.get_or_insert(Error::new(Kind::Bug, "a lane was broken off").because(cause));
-                }
-            },
-            Some(Ok(Err(error))) = background.join_next() => {
-                first_error.get_or_insert(error);
-                break;
-            }
-            Some(Ok(Err(error))) = keepers.join_next() => {
-                tracing::error!("{}", error.chain());
-                first_error.get_or_insert(error);
-                break;
-            }
-        }
-    }
+    let mut first_error = all_ended(&mut lanes, &mut background, &mut keepers).await.err();
     // What the lanes were done with last is kept and acknowledged, too.
     over.send_replace(true);
     while let Some(ended) = keepers.join_next().await {
@@ -256,6 +232,34 @@ pub async fn run(project: &Project, run: Run) -> Result<()> {
         }
     }
     first_error.map_or(Ok(()), Err)
+}
+
+/// Waits until every lane has ended, or something fails that all of them need. Gives what they gave, or the first error.
+async fn all_ended<T: 'static>(
+    lanes: &mut JoinSet<Result<T>>,
+    background: &mut JoinSet<Result<()>>,
+    keepers: &mut JoinSet<Result<()>>,
+) -> Result<Vec<T>> {
+    let (mut done, mut first_error) = (Vec::new(), None);
+    loop {
+        let failed = tokio::select! {
+            ended = lanes.join_next() => match ended {
+                None => break,
+                Some(Ok(ended)) => ended.map(|gave| done.push(gave)),
+                Some(Err(cause)) => Err(Error::new(Kind::Bug, "a lane was broken off").because(cause)),
+            },
+            Some(Ok(Err(error))) = background.join_next() => return Err(first_error.unwrap_or(error)),
+            Some(Ok(Err(error))) = keepers.join_next() => {
+                tracing::error!("{}", error.chain());
+                return Err(first_error.unwrap_or(error));
+            }
+        };
+        if let Err(error) = failed {
+            tracing::error!("{}", error.chain());
+            first_error.get_or_insert(error);
+        }
+    }
+    first_error.map_or(Ok(done), Err)
 }
 
 /// How many lanes lie between the outside and the table, at most. There is no circle, so `left` is never used up.

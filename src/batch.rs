@@ -11,6 +11,7 @@ use arrow::error::ArrowError;
 
 use crate::headers::{ForLane, Known, RecordHeader, VALUE_BYTES_MAX};
 use crate::position::Span;
+use crate::registry::id::SchemaId;
 
 /// Undecoded records of one partition, in offset order: one arena, no allocation per record.
 #[derive(Debug, Clone, Default)]
@@ -94,6 +95,8 @@ pub struct DeadLetter {
     pub code: &'static str,
     /// One sentence for people; at most 8 KiB are written.
     pub message: String,
+    /// The schema that its record was written by, where it says one.
+    pub schema_id: Option<SchemaId>,
 }
 
 /// The step in which a dead letter failed.

@@ -27,7 +27,7 @@ type Counter<S> = (&'static str, &'static str, Option<Unit>, fn(&S) -> u64);
 /// Name, help, unit, figure; `None` is left out.
 type Gauge<S> = (&'static str, &'static str, Option<Unit>, fn(&S) -> Option<f64>);
 
-const LANE_COUNTERS: [Counter<LaneSnapshot>; 11] = [
+const LANE_COUNTERS: [Counter<LaneSnapshot>; 12] = [
     ("falaj_records", "Records in the spans of committed epochs", None, |lane| lane.records),
     ("falaj_used_rows", "Rows that the query used", None, |lane| lane.used),
     (
@@ -47,6 +47,9 @@ const LANE_COUNTERS: [Counter<LaneSnapshot>; 11] = [
     }),
     ("falaj_emitted_rows", "Rows that the sink made visible", None, |lane| lane.emitted),
     ("falaj_refused_rows", "Rows that the sink refused", None, |lane| lane.refused),
+    ("falaj_left_out_rows", "Rows of windows without a key or a score, as often as they were to be written", None, |lane| {
+        lane.left_out
+    }),
     ("falaj_sink_retries", "Attempts of the sink beyond the first", None, |lane| lane.retries),
     ("falaj_epochs", "Committed epochs of the checkpoint's history", None, |lane| lane.epoch),
 ];

@@ -144,7 +144,14 @@ fn record(message: &impl Message) -> Record {
 }
 
 fn letter(partition: i32, offset: i64) -> DeadLetter {
-    DeadLetter { partition, offset, stage: Stage::Decode, code: "truncated", message: format!("cut off at {offset}") }
+    DeadLetter {
+        partition,
+        offset,
+        stage: Stage::Decode,
+        code: "truncated",
+        message: format!("cut off at {offset}"),
+        schema_id: None,
+    }
 }
 
 #[tokio::test]

@@ -2,66 +2,15 @@
 //! a record whose key and value are JSON, and nothing panics.
 
 #![no_main]
-#![allow(dead_code, unused_imports)]
-
-#[path = "../../src/clock.rs"]
-mod clock;
-#[path = "../../src/debezium.rs"]
-mod debezium;
-#[path = "../../src/pgoutput/mod.rs"]
-mod pgoutput;
 
 use std::collections::BTreeMap;
 
+use falaj_fuzz::debezium;
+use falaj_fuzz::decode::pgoutput::records;
+use falaj_fuzz::pgoutput::{Change, Op, Relation, RelationColumn};
 use libfuzzer_sys::fuzz_target;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-
-use pgoutput::{Change, Op, Relation, RelationColumn};
-
-/// The same tree as in src, of the files that are needed: what is visible in it only, is so here.
-#[path = "../../src/decode"]
-mod decode {
-    pub(crate) mod json {
-        pub(in crate::decode) mod scan;
-
-        const LEVELS_MAX: usize = 128;
-    }
-
-    pub(crate) mod rows {
-        pub(in crate::decode) mod number;
-
-        /// Of a file that needs all of `arrow`.
-        pub(in crate::decode) mod column {
-            #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-            pub(in crate::decode) enum Shape {
-                Null,
-                True,
-                False,
-                Number,
-                String,
-                Nested,
-            }
-        }
-    }
-
-    pub(crate) mod pgoutput {
-        mod debezium;
-
-        use self::debezium::{Envelopes, Origin, Shape};
-        use crate::clock::Clock;
-        use crate::pgoutput::{Change, Relation};
-
-        /// The records of a change.
-        pub(crate) fn records(change: &Change<'_>, relation: &Relation) -> Vec<u8> {
-            let origin = Origin { slot: String::new(), database: String::new() };
-            let mut to = Vec::new();
-            let written = Envelopes::new(&origin, Clock::held(0)).write(change, &Shape::of(relation), &mut to);
-            assert_eq!(written, Ok(()));
-            to
-        }
-    }
-}
 
 #[derive(Deserialize)]
 struct Envelope<'a> {
@@ -78,7 +27,7 @@ fuzz_target!(|bytes: &[u8]| {
     let sent = [b"N\0\x01t", &(text.len() as u32).to_be_bytes()[..], text].concat();
     for body in [&sent, &b"N\0\x01u"[..]] {
         let change = Change { op: Op::Insert, generation: 0, lsn: 0, commit_lsn: 0, before_lsn: 0, commit_us: 0, xid: 0, body };
-        let written = decode::pgoutput::records(&change, &relation);
+        let written = records(&change, &relation);
         let written = str::from_utf8(&written).unwrap();
         let records: Vec<_> = debezium::records(written).collect();
         let [debezium::Record { key: Some(key), value: Some(value), header: None }] = records[..] else {

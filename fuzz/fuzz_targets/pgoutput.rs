@@ -3,16 +3,11 @@
 
 #![no_main]
 
-#[path = "../../src/pgoutput/mod.rs"]
-#[allow(dead_code, unused_imports)]
-mod pgoutput;
-
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use falaj_fuzz::pgoutput::{Change, Message, Op, Tuple};
 use libfuzzer_sys::fuzz_target;
-
-use pgoutput::{Change, Message, Op, Tuple};
 
 /// A column takes 10 bytes of a message and 48 of memory; a vector that grows has taken up to four times its length in all.
 const BYTES_PER_BYTE: usize = 40;

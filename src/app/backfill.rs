@@ -22,7 +22,7 @@ use self::lane::BackfillLane;
 pub use self::plan::{Asked, Bound, Plan, Planned, PlannedLane, Way, folder, plan};
 use self::plan::{Stores, files_of, outbox, writer};
 use super::sources::OpenSource;
-use super::{Run, lookups};
+use super::{Run, all_ended, lookups};
 use crate::checkpoint::handover::{Stopped, stands};
 use crate::checkpoint::lane_log::LaneLog;
 use crate::checkpoint::read::{self, LINEAGE, Lineage, Needs};
@@ -72,27 +72,8 @@ pub async fn run(project: &Project, run: Run, planned: &Planned) -> Result<bool>
             lanes.spawn(lane.run());
         }
     }
-    let (mut first_error, mut all_done) = (None, true);
-    loop {
-        tokio::select! {
-            ended = lanes.join_next() => match ended {
-                None => break,
-                Some(Ok(Ok(done))) => all_done &= done,
-                Some(Ok(Err(error))) => {
-                    tracing::error!("{}", error.chain());
-                    first_error.get_or_insert(error);
-                }
-                Some(Err(cause)) => {
-                    first_error.get_or_insert(Error::new(Kind::Bug, "a lane was broken off").because(cause));
-                }
-            },
-            Some(Ok(Err(error))) = background.join_next() => {
-                first_error.get_or_insert(error);
-                break;
-            }
-        }
-    }
-    first_error.map_or(Ok(all_done), Err)
+    let done = all_ended(&mut lanes, &mut background, &mut JoinSet::new()).await?;
+    Ok(done.into_iter().all(|done| done))
 }
 
 fn backfill_lane(

@@ -12,6 +12,7 @@ use crate::error::{Error, Kind, Result};
 use crate::query::project::{Project, SqlFile};
 use crate::query::tables::Columns;
 use crate::registry::http::HttpRegistry;
+use crate::registry::id::SchemaId;
 use crate::registry::options::RegistryOptions;
 use crate::registry::schemas::{Known, newest};
 use crate::registry::{Schema, SchemaType};
@@ -71,7 +72,7 @@ async fn columns_of(table: &TableDef, ask: &Ask) -> Result<Option<SchemaRef>> {
 
 fn given(text: &str, schema_type: SchemaType) -> Known {
     let schema = Schema { schema_type, text: text.to_string(), references: Vec::new() };
-    Known { id: 0, names: Vec::new(), schema, references: Vec::new() }
+    Known { id: SchemaId::Id(0), names: Vec::new(), schema, references: Vec::new() }
 }
 
 async fn asked(table: &TableDef, options: &RegistryOptions, mut stop: watch::Receiver<bool>) -> Result<Known> {

@@ -328,11 +328,14 @@ fn make_decoder(format: &Format, schema: SchemaRef) -> Result<MakeDecoder> {
             Ok(Box::new(DebeziumDecoder::new(Arc::clone(&schema), changes, time_unit)?))
         }),
         Format::Framed(schema_type, registry) => {
-            let (schema_type, subject) = (*schema_type, registry.subject.clone());
+            let (schema_type, subject, id_bytes) = (*schema_type, registry.subject.clone(), registry.id_bytes);
             let registry = Arc::new(HttpRegistry::new(registry)?);
             // Decoding threads ask, and the answers are waited for on this runtime.
             let schemas = Arc::new(Schemas::new(registry, Handle::current(), subject));
-            Arc::new(move || Ok(Box::new(FramedDecoder::new(Arc::clone(&schema), schema_type, Arc::clone(&schemas))?)))
+            Arc::new(move || {
+                let schemas = Arc::clone(&schemas);
+                Ok(Box::new(FramedDecoder::new(Arc::clone(&schema), schema_type, schemas, id_bytes)?))
+            })
         }
     })
 }

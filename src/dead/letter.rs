@@ -40,6 +40,8 @@ pub struct Letter {
     pub code: String,
     /// The reason, a sentence.
     pub message: String,
+    /// The schema that the record was written by, where it says one: an id or a GUID.
+    pub schema_id: Option<String>,
     /// When that was, ms since 1970.
     pub failed_ms: i64,
     /// How often its record had been replayed before.
@@ -110,6 +112,7 @@ mod tests {
             stage: "sql".into(),
             code: "evaluation".into(),
             message: "m".into(),
+            schema_id: None,
             failed_ms: 1,
             attempts: 0,
             restricted_to: None,

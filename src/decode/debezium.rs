@@ -207,7 +207,14 @@ impl Decoder for DebeziumDecoder {
                 }
                 Ok(Found::LeftOut) => left_out.push(offset),
                 Err((code, message)) => {
-                    dead.push(DeadLetter { partition: span.partition, offset, stage: Stage::Decode, code, message });
+                    dead.push(DeadLetter {
+                        partition: span.partition,
+                        offset,
+                        stage: Stage::Decode,
+                        code,
+                        message,
+                        schema_id: None,
+                    });
                 }
             }
         }

@@ -7,6 +7,9 @@ pub mod debezium;
 pub mod framed;
 pub mod json;
 pub mod pgoutput;
+mod protobuf;
+#[cfg(test)]
+mod registered;
 mod rows;
 
 use std::sync::Arc;

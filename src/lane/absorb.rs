@@ -98,7 +98,14 @@ impl Windowed {
                     let (partition, offset) = (segment.span.partition, segment.offsets.value(0));
                     if rows == 1 {
                         let message = error.strip_backtrace();
-                        taken.letters.push(DeadLetter { partition, offset, stage: Stage::Sql, code: "evaluation", message });
+                        taken.letters.push(DeadLetter {
+                            partition,
+                            offset,
+                            stage: Stage::Sql,
+                            code: "evaluation",
+                            message,
+                            schema_id: None,
+                        });
                         continue;
                     }
                     waiting.push(part(&segment, rows / 2, rows - rows / 2));
@@ -142,7 +149,7 @@ impl Windowed {
                     ),
                 )
             };
-            taken.letters.push(DeadLetter { partition, offset, stage: Stage::Late, code, message });
+            taken.letters.push(DeadLetter { partition, offset, stage: Stage::Late, code, message, schema_id: None });
         }
         taken.filtered += (bad.rows.num_rows() - (taken.letters.len() - before)) as u64;
         Ok(())

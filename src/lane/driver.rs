@@ -1,11 +1,11 @@
 //! The loop of a lane, and its one recovery path: after a start, a crash or any error, claim, restore, finish what was open, go on.
 
-use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use super::LaneParts;
 use super::epoch::Open;
@@ -28,7 +28,8 @@ use crate::status::{LaneState, LaneStatus};
 const ROLL_LINGER: Duration = Duration::from_millis(100);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// How often it is looked whether an outage is over.
+/// How long a lane must run for an outage to be over, and how often that is looked at.
+const RUNS_ON: Duration = Duration::from_secs(1);
 const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a lane may go on after it was asked to stop. Whoever stops it waits five seconds, and a sink that is away may not answer
 /// for minutes; what is left open is as after a crash.
@@ -58,101 +59,85 @@ pub async fn run(parts: LaneParts) -> Result<()> {
     .await
 }
 
-/// Drives something again and again, with back-off, as long as its errors are worth another try.
-pub async fn again<F, Fut>(
-    name: &str,
-    status: &LaneStatus,
-    mut stop: tokio::sync::watch::Receiver<bool>,
-    drive: F,
-) -> Result<()>
+/// Drives something again and again, with back-off, as long as its errors are worth another try. An outage is one warning, and one line when
+/// it is over.
+pub async fn again<F, Fut>(name: &str, status: &LaneStatus, mut stop: watch::Receiver<bool>, drive: F) -> Result<()>
 where
     F: Fn() -> Fut,
     Fut: Future<Output = Result<()>>,
 {
-    let outage = Outage::default();
-    let mut pause = BACKOFF_FIRST;
+    let (mut pause, mut outage) = (BACKOFF_FIRST, None);
     loop {
         status.set_state(LaneState::Starting);
-        let done = tokio::select! {
-            done = drive() => done,
-            never = outage.watch(name, status) => match never {},
-            () = overdue(stop.clone()) => {
-                let text = "it was asked to stop and waits for something still; the next start finishes what is open";
-                Err(Error::new(Kind::Unreachable, text))
-            }
-        };
-        match done {
+        let error = match attempt(name, status, &stop, Box::pin(drive()), &mut outage).await {
             Ok(()) => {
                 status.set_state(LaneState::Done);
                 return Ok(());
             }
-            Err(error) if error.kind().action() == Action::Retry && !*stop.borrow() => {
-                if outage.begins(status) {
-                    tracing::warn!("lane '{name}' waits: {}", error.chain());
-                    pause = BACKOFF_FIRST;
-                }
-                status.set_trouble(None, Some(error.chain()));
-                let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
-                let _ = tokio::time::timeout(pause, stopped).await;
-                pause = (pause * 2).min(BACKOFF_MAX);
+            Err(error) => error,
+        };
+        if error.kind().action() != Action::Retry {
+            status.set_trouble(Some(error.chain()), None);
+            status.set_state(LaneState::Stopped);
+            return Err(Error::new(error.kind(), format!("lane '{name}' stopped")).because(error));
+        }
+        if *stop.borrow() {
+            // Asked to stop while it waited: nothing is lost, the next start finishes what is open.
+            tracing::warn!("lane '{name}' stops while it waits: {}", error.chain());
+            status.set_state(LaneState::Done);
+            return Ok(());
+        }
+        if outage.is_none() {
+            tracing::warn!("lane '{name}' waits: {}", error.chain());
+            (pause, outage) = (BACKOFF_FIRST, Some(Instant::now()));
+        }
+        status.set_trouble(None, Some(error.chain()));
+        let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
+        let _ = tokio::time::timeout(pause, stopped).await;
+        pause = (pause * 2).min(BACKOFF_MAX);
+    }
+}
+
+/// Drives it once. A lane that runs on is over its `outage`.
+async fn attempt(
+    name: &str,
+    status: &LaneStatus,
+    stop: &watch::Receiver<bool>,
+    drive: impl Future<Output = Result<()>>,
+    outage: &mut Option<Instant>,
+) -> Result<()> {
+    let (mut drive, mut overdue) = (pin!(drive), pin!(overdue(stop.clone())));
+    loop {
+        tokio::select! {
+            done = &mut drive => return done,
+            () = &mut overdue => {
+                let text = "it was asked to stop and waits for something still; the next start finishes what is open";
+                return Err(Error::new(Kind::Unreachable, text));
             }
-            Err(error) if error.kind().action() == Action::Retry => {
-                // Asked to stop while it waited: nothing is lost, the next start finishes what is open.
-                tracing::warn!("lane '{name}' stops while it waits: {}", error.chain());
-                status.set_state(LaneState::Done);
-                return Ok(());
-            }
-            Err(error) => {
-                status.set_trouble(Some(error.chain()), None);
-                status.set_state(LaneState::Stopped);
-                return Err(Error::new(error.kind(), format!("lane '{name}' stopped")).because(error));
+            () = runs_on(status), if outage.is_some() => {
+                let lasted = outage.take().map_or(Duration::ZERO, |since| since.elapsed());
+                tracing::info!("lane '{name}' runs again after {:.1} s", lasted.as_secs_f64());
             }
         }
     }
 }
 
-/// A time in which a lane cannot go on: told once, and once more when it is over.
-#[derive(Default)]
-struct Outage(Mutex<Option<Began>>);
-
-#[derive(Clone, Copy)]
-struct Began {
-    at: Instant,
-    epoch: u64,
-}
-
-impl Outage {
-    /// Notes an error; whether it is the first one.
-    fn begins(&self, status: &LaneStatus) -> bool {
-        let mut began = self.0.lock();
-        let first = began.is_none();
-        began.get_or_insert_with(|| Began { at: Instant::now(), epoch: status.epoch.load(Ordering::Relaxed) });
-        first
-    }
-
-    /// Whether it is over, and how long it was. A lane that only runs again may fail at its next epoch: it must have come further, or
-    /// have nothing to do.
-    fn ends(&self, status: &LaneStatus) -> Option<Duration> {
-        let is_over = |began: &mut Began| {
-            let further = status.epoch.load(Ordering::Relaxed) > began.epoch || status.left() == 0;
-            status.is_running() && further
-        };
-        self.0.lock().take_if(is_over).map(|began| began.at.elapsed())
-    }
-
-    /// Says when the lane goes on.
-    async fn watch(&self, name: &str, status: &LaneStatus) -> Infallible {
-        loop {
-            tokio::time::sleep(LOOK_INTERVAL).await;
-            if let Some(took) = self.ends(status) {
-                tracing::info!("lane '{name}' goes on, after {:.1} s", took.as_secs_f64());
-            }
+/// Is ready when the lane has run for some time: one that only begins to may meet the same trouble at once.
+async fn runs_on(status: &LaneStatus) {
+    let mut since = None;
+    loop {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        match (status.is_running(), since) {
+            (true, None) => since = Some(Instant::now()),
+            (true, Some(began)) if Instant::elapsed(&began) >= RUNS_ON => return,
+            (true, Some(_)) => {}
+            (false, _) => since = None,
         }
     }
 }
 
 /// Is ready some time after the process was asked to stop.
-async fn overdue(mut stop: tokio::sync::watch::Receiver<bool>) {
+async fn overdue(mut stop: watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         return std::future::pending().await;
     }
@@ -293,24 +278,5 @@ fn check_age(parts: &LaneParts, recovered: &Recovered, visible: Option<u64>) -> 
             ),
         )),
         _ => Ok(()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_outage_is_over_when_the_lane_has_come_further_and_the_next_one_is_told_again() {
-        let (outage, status) = (Outage::default(), LaneStatus::default());
-        status.lag.store(5, Ordering::Relaxed);
-        assert!(outage.begins(&status));
-        assert!(!outage.begins(&status), "once for each outage");
-        assert_eq!(outage.ends(&status), None);
-        status.set_state(LaneState::Running);
-        assert_eq!(outage.ends(&status), None, "it runs, and may fail at its next epoch");
-        status.epoch.store(1, Ordering::Relaxed);
-        assert!(outage.ends(&status).is_some() && outage.ends(&status).is_none(), "an epoch later it is over, once");
-        assert!(outage.begins(&status), "the next one is told again");
     }
 }

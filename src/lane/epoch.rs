@@ -172,6 +172,12 @@ impl Open {
         add(&status.emitted, applied.rows);
         add(&status.refused, refused);
         add(&status.retries, applied.retries);
+        if applied.left_out > 0 && add(&status.left_out, applied.left_out) == 0 {
+            let (name, table) = (&parts.plan.name, &parts.plan.sink.name);
+            tracing::warn!(
+                "lane '{name}': rows of windows without a key or a score have no place in '{table}' and are left out; a WHERE or HAVING says so"
+            );
+        }
         status.epoch.store(intent.epoch, Ordering::Relaxed);
         if taken.appended_ms > 0 {
             let latency_ms = parts.clock.now_ms().saturating_sub(taken.appended_ms).max(0);

@@ -63,7 +63,14 @@ pub async fn run_rows(
                 if rows == 1 {
                     let offset = last_column_offsets(&batch).first().copied().unwrap_or(-1);
                     let message = error.strip_backtrace();
-                    letters.push(DeadLetter { partition, offset, stage: Stage::Sql, code: "evaluation", message });
+                    letters.push(DeadLetter {
+                        partition,
+                        offset,
+                        stage: Stage::Sql,
+                        code: "evaluation",
+                        message,
+                        schema_id: None,
+                    });
                     continue;
                 }
                 waiting.push(batch.slice(rows / 2, rows - rows / 2));
@@ -135,6 +142,7 @@ fn without_nulls(sink: &SchemaRef, batch: RecordBatch, partition: i32, letters: 
             stage: Stage::Sql,
             code: "null_value",
             message: format!("column '{}' of the sink is declared NOT NULL, and the row has NULL for it", field.name()),
+            schema_id: None,
         }));
         good = NullBuffer::union(good.as_ref(), Some(&nulls));
     }

@@ -143,7 +143,7 @@ pub struct TableFactory {
 pub type Columns = HashMap<String, SchemaRef>;
 
 /// The formats whose schema says a table's columns.
-const FRAMED: [&str; 2] = ["avro", "json-schema"];
+const FRAMED: [&str; 3] = ["avro", "json-schema", "protobuf"];
 
 /// Whether a table may leave its columns out: then they come from its schema.
 fn may_leave_columns_out(table: &TableDef) -> bool {

@@ -11,6 +11,7 @@ use reqwest::{Client, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::id::SchemaId;
 use super::options::{Login, RegistryOptions};
 use super::{Reference, Registry, Schema, SchemaType, Version};
 use crate::error::{Error, Kind, Result};
@@ -158,6 +159,13 @@ impl HttpRegistry {
     }
 
     fn away(&self, cause: reqwest::Error) -> Error {
+        if is_untrusted(&cause) {
+            let text = format!(
+                "the certificate of the schema registry at {} is not trusted: give the file of its CA as 'registry.ca', in PEM",
+                self.url
+            );
+            return Error::new(Kind::Denied, text).because(cause.without_url());
+        }
         let text = format!("the schema registry at {} cannot be reached", self.url);
         Error::new(Kind::Unreachable, text).because(cause.without_url())
     }
@@ -175,6 +183,19 @@ impl HttpRegistry {
     fn read<T: serde::de::DeserializeOwned>(&self, body: Value) -> Result<T> {
         serde_json::from_value(body).map_err(|cause| self.unlike(StatusCode::OK).because(cause))
     }
+}
+
+/// Whether the other side has shown a certificate that we do not take. Waiting would not help.
+fn is_untrusted(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        // The type belongs to a crate that only the client sees.
+        if error.to_string().contains("invalid peer certificate") {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn reason(answer: &Answer) -> String {
@@ -204,12 +225,23 @@ impl Found {
 
 #[async_trait]
 impl Registry for HttpRegistry {
-    async fn fetch(&self, id: u32) -> Result<Option<Schema>> {
-        let Some(body) = self.get(&["schemas", "ids", &id.to_string()]).await? else { return Ok(None) };
+    async fn fetch(&self, id: SchemaId) -> Result<Option<Schema>> {
+        let found = match id {
+            SchemaId::Id(_) => self.get(&["schemas", "ids", &id.to_string()]).await,
+            // Where there are no GUIDs, the path is not there; the start has seen that a registry answers.
+            SchemaId::Guid(_) => match self.get(&["schemas", "guids", &id.to_string()]).await {
+                Err(error) if error.kind() == Kind::Sql => Ok(None),
+                found => found,
+            },
+        };
+        let Some(body) = found? else { return Ok(None) };
         self.read::<Found>(body)?.schema().map(Some)
     }
 
-    async fn names(&self, id: u32) -> Result<Vec<(String, i32)>> {
+    async fn names(&self, id: SchemaId) -> Result<Vec<(String, i32)>> {
+        if let SchemaId::Guid(_) = id {
+            return Ok(Vec::new()); // It has a name already that says more than a number.
+        }
         let Some(body) = self.get(&["schemas", "ids", &id.to_string(), "versions"]).await? else { return Ok(Vec::new()) };
         let names: Vec<Name> = self.read(body)?;
         Ok(names.into_iter().map(|name| (name.subject, name.version)).collect())

@@ -1,17 +1,22 @@
 //! The port to a schema registry: what a record's id stands for, the newest version of a subject, and a writer's own schemas.
 //!
+//! * [`id`]: what records carry;
+//! * [`proto`]: schemas in Protobuf;
 //! * [`options`]: what a table says of its registry;
 //! * [`schemas`]: what decoders know of it, kept and shared;
 //! * [`http`]: the registry's API, as Confluent's and all that are compatible with it have it.
 
 pub mod http;
+pub mod id;
 pub mod options;
+pub mod proto;
 pub mod schemas;
 
 use std::fmt;
 
 use async_trait::async_trait;
 
+use self::id::SchemaId;
 use crate::error::Result;
 
 /// The languages of schemas.
@@ -83,11 +88,11 @@ pub struct Version {
 /// `Err(Sql)`: what answered is no schema registry.
 #[async_trait]
 pub trait Registry: Send + Sync {
-    /// The schema with this id; `None` when the registry has none.
-    async fn fetch(&self, id: u32) -> Result<Option<Schema>>;
+    /// The schema with this id; `None` when the registry has none, or knows no such ids.
+    async fn fetch(&self, id: SchemaId) -> Result<Option<Schema>>;
 
     /// The subjects that have the schema with this id, each with its version's number: for messages. None if there is no such id.
-    async fn names(&self, id: u32) -> Result<Vec<(String, i32)>>;
+    async fn names(&self, id: SchemaId) -> Result<Vec<(String, i32)>>;
 
     /// The newest version of a subject; `None` when nothing is registered there.
     async fn latest(&self, subject: &str) -> Result<Option<Version>>;

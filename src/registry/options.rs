@@ -13,6 +13,8 @@ pub struct RegistryOptions {
     pub subject: String,
     /// `registry.user` and `registry.password`, or `registry.token`.
     pub login: Login,
+    /// `registry.id_bytes`: how many bytes an id takes in a record that is read, `4` (default) or, of some of Apicurio's serializers, `8`.
+    pub id_bytes: usize,
     /// `registry.ca`: a PEM file with the certificates to trust beside the system's.
     pub ca: Option<String>,
 }
@@ -53,7 +55,8 @@ impl RegistryOptions {
             }
         };
         let ca = options.text("registry.ca").map(str::to_string);
-        Self { url, subject, login, ca }
+        let id_bytes = if options.one_of("registry.id_bytes", &["4", "8"]) == "8" { 8 } else { 4 };
+        Self { url, subject, login, id_bytes, ca }
     }
 }
 

@@ -9,6 +9,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use super::id::SchemaId;
 use super::{Registry, Schema, Version};
 use crate::error::{Error, Kind, Result};
 
@@ -31,7 +32,7 @@ const REFERENCES_MAX: usize = 256;
 #[derive(Debug)]
 pub struct Known {
     /// What the records carry.
-    pub id: u32,
+    pub id: SchemaId,
     /// The subjects and version numbers under which it is registered.
     pub names: Vec<(String, i32)>,
     /// The schema.
@@ -60,7 +61,7 @@ pub struct Schemas {
 
 #[derive(Default)]
 struct Kept {
-    ids: HashMap<u32, Entry>,
+    ids: HashMap<SchemaId, Entry>,
     newest: Option<Arc<Known>>,
     /// Whether an id was learnt after the newest version was asked for.
     stale: bool,
@@ -80,7 +81,7 @@ impl Schemas {
     }
 
     /// The schema of an id that was learnt; `None`: the registry has none.
-    pub fn get(&self, id: u32) -> Option<Arc<Known>> {
+    pub fn get(&self, id: SchemaId) -> Option<Arc<Known>> {
         match self.kept.lock().ids.get(&id) {
             Some(Entry::Known(known)) => Some(Arc::clone(known)),
             _ => None,
@@ -99,11 +100,11 @@ impl Schemas {
 
     /// Makes sure that of each id it is known what it stands for, or that the registry does not know it. Blocks; call it from threads
     /// that may. `Err(Unreachable)`: ask again later; what was learnt until then is kept.
-    pub fn learn(self: &Arc<Self>, ids: &[u32]) -> Result<()> {
+    pub fn learn(self: &Arc<Self>, ids: &[SchemaId]) -> Result<()> {
         let now = Instant::now();
-        let (missing, stale): (Vec<u32>, bool) = {
+        let (missing, stale): (Vec<SchemaId>, bool) = {
             let kept = self.kept.lock();
-            let fresh = |id: &u32| match kept.ids.get(id) {
+            let fresh = |id: &SchemaId| match kept.ids.get(id) {
                 Some(Entry::Known(_)) => false,
                 Some(Entry::Unknown(since)) => now.duration_since(*since) >= UNKNOWN_FOR,
                 None => true,
@@ -123,7 +124,7 @@ impl Schemas {
         receive.recv().unwrap_or_else(|_| Err(Error::new(Kind::Unreachable, "the process ends")))
     }
 
-    async fn ask(&self, ids: Vec<u32>) -> Result<()> {
+    async fn ask(&self, ids: Vec<SchemaId>) -> Result<()> {
         let mut answers = stream::iter(ids)
             .map(|id| async move { fetch(self.registry.as_ref(), id).await.map(|known| (id, known)) })
             .buffer_unordered(ASKED_AT_ONCE);
@@ -141,7 +142,7 @@ impl Schemas {
         Ok(())
     }
 
-    fn keep(&self, id: u32, entry: Entry) {
+    fn keep(&self, id: SchemaId, entry: Entry) {
         let mut kept = self.kept.lock();
         let Kept { ids, stale, .. } = &mut *kept;
         *stale |= matches!(entry, Entry::Known(_));
@@ -160,10 +161,10 @@ impl Schemas {
 pub async fn newest(registry: &dyn Registry, subject: &str) -> Result<Option<Known>> {
     let Some(Version { subject, version, id, schema }) = registry.latest(subject).await? else { return Ok(None) };
     let references = references(registry, &schema).await?;
-    Ok(Some(Known { id, names: vec![(subject, version)], schema, references }))
+    Ok(Some(Known { id: SchemaId::Id(id.into()), names: vec![(subject, version)], schema, references }))
 }
 
-async fn fetch(registry: &dyn Registry, id: u32) -> Result<Option<Known>> {
+async fn fetch(registry: &dyn Registry, id: SchemaId) -> Result<Option<Known>> {
     let Some(schema) = registry.fetch(id).await? else { return Ok(None) };
     let names = registry.names(id).await?;
     let references = references(registry, &schema).await?;

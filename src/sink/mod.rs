@@ -48,6 +48,8 @@ pub struct Applied {
     pub rows: u64,
     /// Rows that the other side refused for good, for the lane's dead letters.
     pub refused: Vec<DeadLetter>,
+    /// Rows of windows that have no place there: they come from no single record that could be a dead letter.
+    pub left_out: u64,
     /// Attempts beyond the first.
     pub retries: u64,
 }

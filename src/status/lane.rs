@@ -30,6 +30,8 @@ pub struct LaneStatus {
     pub emitted: AtomicU64,
     /// Rows that the sink refused.
     pub refused: AtomicU64,
+    /// Rows of windows that had no place in the sink, as often as they were to be written.
+    pub left_out: AtomicU64,
     /// Attempts of the sink beyond the first.
     pub retries: AtomicU64,
     /// The last committed epoch.
@@ -152,6 +154,7 @@ impl Default for LaneStatus {
             lost: AtomicU64::new(0),
             emitted: AtomicU64::new(0),
             refused: AtomicU64::new(0),
+            left_out: AtomicU64::new(0),
             retries: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
             lag: AtomicI64::new(0),
@@ -300,6 +303,7 @@ impl LaneStatus {
             lost: get(&self.lost),
             emitted: get(&self.emitted),
             refused: get(&self.refused),
+            left_out: get(&self.left_out),
             retries: get(&self.retries),
             epoch: get(&self.epoch),
             lag: self.lag.load(Ordering::Relaxed),
@@ -363,6 +367,7 @@ pub struct LaneSnapshot {
     pub lost: u64,
     pub emitted: u64,
     pub refused: u64,
+    pub left_out: u64,
     pub retries: u64,
     pub epoch: u64,
     pub lag: i64,

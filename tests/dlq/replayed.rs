@@ -9,7 +9,7 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::json;
 
 use super::{Scene, event, once};
-use crate::support::kafka::Record;
+use crate::support::kafka::{self, Record};
 use crate::support::project::{lane, wait_until};
 
 /// The end of a payload that was cut off, and a number in place of a text.
@@ -136,6 +136,29 @@ async fn what_one_lane_could_not_use_is_replayed_for_that_lane_alone() {
 }
 
 #[tokio::test]
+async fn what_a_sink_could_not_take_is_mended_and_written_by_its_lane_alone() {
+    let scene = Scene::new(1).await;
+    let (topic, brokers) = (format!("{}-newest", scene.project.name), &scene.project.brokers);
+    let sink = format!(
+        "CREATE EXTERNAL TABLE newest (device VARCHAR, id BIGINT) STORED AS KAFKA LOCATION '{topic}' \
+         OPTIONS ('brokers' '{brokers}', 'partitions' '1', 'key' 'device', 'emit' 'update');\n"
+    );
+    scene.project.write("newest", &format!("{sink}INSERT INTO newest SELECT NULLIF(device, '0'), id FROM engagement_events;"));
+    scene.send(0, &[event(0, 10, "7"), event(1, 11, "0"), event(2, 12, "9")]);
+    scene.run();
+    let listed = scene.dlq(&["list"]);
+    assert!(listed.contains("sink.null_key") && listed.lines().count() == 2, "{listed}");
+    let mend = r#"replace(payload, '"device":"0"', '"device":"8"')"#;
+    assert!(scene.dlq(&["replay", "--stage", "sink", "--repair", mend]).ends_with(": 1 letter replayed\n"));
+    scene.run();
+    let written = kafka::committed(brokers, &topic);
+    let keys: Vec<_> = written.iter().map(|record| String::from_utf8(record.key.clone().unwrap()).unwrap()).collect();
+    assert_eq!(keys, ["7", "9", "8"]);
+    assert_eq!((scene.ids("rows"), scene.letters().len()), (once(0..3), 1));
+    scene.project.finish().await;
+}
+
+#[tokio::test]
 #[cfg(feature = "failpoints")]
 async fn a_replay_that_dies_before_or_after_its_commit_replays_each_letter_once() {
     let scene = Scene::new(1).await;
@@ -244,6 +267,6 @@ async fn a_topic_of_letters_may_be_read_as_any_other() {
     // Two letters of lanes of its row, one that is no JSON there either, and a mark, which is passed over.
     assert_eq!(scene.ids("failed"), [(0, 2)].into());
     assert!(said.contains("lane 'failed': 4 records, 2 rows written, 1 dead letters"), "{said}");
-    crate::support::kafka::remove(&scene.project.brokers, &format!("{name}.dlq.dlq")).await;
+    kafka::remove(&scene.project.brokers, &format!("{name}.dlq.dlq")).await;
     scene.project.finish().await;
 }

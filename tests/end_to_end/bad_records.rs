@@ -177,3 +177,20 @@ async fn a_late_row_is_counted_and_becomes_a_dead_letter_of_the_lane_whose_windo
     assert_eq!(windows, expected.map(|(end, events)| (end.to_string(), events)));
     project.finish().await;
 }
+
+#[tokio::test]
+async fn a_group_without_a_name_has_no_place_on_a_board_which_is_said_once() {
+    let project = Project::new(1).await;
+    project.remove(&["bigquery", "partner", "top_content_seconds"]);
+    let event = |id: i64, content: &str| {
+        Record::of(format!(r#"{{"id":{id},"content_id":{content},"event_ts":"2026-01-01T00:00:0{id}Z"}}"#))
+    };
+    project.topic.produce(0, &[event(1, r#""a""#), event(2, "null"), event(3, r#""a""#)]);
+    let said = project.run_until_latest("http://127.0.0.1:1");
+    assert_eq!(project.board("top_content").await, [("a".to_string(), 2.0)]);
+    let warning =
+        "lane 'top_content': rows of windows without a key or a score have no place in 'top_content' and are left out";
+    assert_eq!(said.matches(warning).count(), 1, "{said}");
+    assert_eq!(project.topic.letters(), []);
+    project.finish().await;
+}

@@ -124,7 +124,7 @@ async fn a_server_that_still_loads_its_data_is_waited_for() {
     world.produce(EVENTS / 4);
     let mut falaj = Falaj::start(&mut world.project.command(&["run", "queries", "--no-web"]));
     falaj.wait_for_line(&["WARN", "lane 'top_content' waits", "loading"]);
-    falaj.wait_for_line(&["INFO", "lane 'top_content' goes on, after"]);
+    falaj.wait_for_line(&["INFO", "lane 'top_content' runs again after"]);
     falaj.terminate();
     ends_well(falaj);
     world.produce(EVENTS / 4);

@@ -1,9 +1,13 @@
 //! Records that the official Python clients write with a real schema registry (`SCHEMA_REGISTRY_URL`), read by falaj.
 
+mod front;
+mod protobuf;
+
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use falaj::registry::http::HttpRegistry;
+use falaj::registry::id::SchemaId;
 use falaj::registry::options::{Login, RegistryOptions};
 use falaj::registry::{Registry, Schema, SchemaType};
 use serde_json::{Value, json};
@@ -170,6 +174,18 @@ async fn versions_that_evolve_are_read_into_one_table_and_what_does_not_fit_is_n
 }
 
 #[tokio::test]
+async fn a_type_that_is_registered_elsewhere_is_found_there() {
+    let setup = Setup::new("avro", "", "id BIGINT, kind VARCHAR", "id, kind", &needed("SCHEMA_REGISTRY_URL")).await;
+    let fields = json!([{"name": "id", "type": "long"}, {"name": "kind", "type": "shop.Kind"}]);
+    let mut step = avro(&fields, json!([{"id": 1, "kind": "pause"}]));
+    step["imports"] = json!({"shop.Kind": {"type": "enum", "name": "Kind", "namespace": "shop", "symbols": ["play", "pause"]}});
+    setup.write(&[step]);
+    setup.project.run_until_latest(UNUSED);
+    assert_eq!((setup.found(), setup.dead()), (vec![json!({"id": 1, "kind": "pause"})], vec![]));
+    setup.finish().await;
+}
+
+#[tokio::test]
 async fn json_schema_of_the_python_client_is_read_as_json_behind_its_id() {
     let columns = "(id BIGINT, title VARCHAR, at TIMESTAMP)";
     let setup =
@@ -249,7 +265,7 @@ async fn a_registry_that_is_none_or_lets_nobody_in_stops_the_start_with_a_senten
 async fn a_schema_is_registered_once_found_by_id_and_subject_and_refused_where_it_does_not_fit() {
     let url = needed("SCHEMA_REGISTRY_URL");
     let subject = format!("falaj-test-{}-value", uuid::Uuid::now_v7());
-    let options = RegistryOptions { url: url.clone(), subject: subject.clone(), login: Login::None, ca: None };
+    let options = RegistryOptions { url: url.clone(), subject: subject.clone(), login: Login::None, id_bytes: 4, ca: None };
     let registry = HttpRegistry::new(&options).unwrap();
     let schema = |kind: &str| Schema {
         schema_type: SchemaType::Avro,
@@ -264,9 +280,13 @@ async fn a_schema_is_registered_once_found_by_id_and_subject_and_refused_where_i
     assert_eq!((latest.id, latest.version, &latest.subject), (id, 1, &subject));
     assert_eq!(registry.version(&subject, 1).await.unwrap(), Some(latest));
     assert_eq!(registry.version(&subject, 2).await.unwrap(), None);
-    assert_eq!(registry.fetch(id).await.unwrap().map(|schema| schema.schema_type), Some(SchemaType::Avro));
-    assert!(registry.names(id).await.unwrap().contains(&(subject.clone(), 1)));
-    assert_eq!(registry.fetch(2_000_000_000).await.unwrap(), None);
+    let carried = SchemaId::Id(id.into());
+    assert_eq!(registry.fetch(carried).await.unwrap().map(|schema| schema.schema_type), Some(SchemaType::Avro));
+    assert!(registry.names(carried).await.unwrap().contains(&(subject.clone(), 1)));
+    // This one has no GUIDs.
+    for unknown in [SchemaId::Id(2_000_000_000), SchemaId::Guid(7)] {
+        assert_eq!(registry.fetch(unknown).await.unwrap(), None);
+    }
     let rule = reqwest::Client::new().put(format!("{url}/config/{subject}")).body(r#"{"compatibility":"BACKWARD"}"#);
     let answer = rule.header("content-type", "application/vnd.schemaregistry.v1+json").send().await.unwrap();
     assert!(answer.status().is_success(), "{answer:?}");

@@ -93,6 +93,8 @@ fn letter_of(line: &str) -> Option<Letter> {
         stage: line.stage,
         code: line.code,
         message: line.message,
+        // What lies in a folder comes from tables, not from topics.
+        schema_id: None,
         failed_ms: line.timestamp_ms,
         attempts: 0,
         restricted_to: None,
@@ -214,7 +216,8 @@ mod tests {
     async fn write(folder: &Path, lane: &str, epoch: u64, offsets: &[i64]) {
         let mut place = place(folder);
         place.open(&writer(lane)).await.unwrap();
-        let letter = |&offset| DeadLetter { partition: 0, offset, stage: Stage::Sql, code: "c", message: "m".into() };
+        let letter =
+            |&offset| DeadLetter { partition: 0, offset, stage: Stage::Sql, code: "c", message: "m".into(), schema_id: None };
         place.write(epoch, &offsets.iter().map(letter).collect::<Vec<_>>()).await.unwrap();
     }
 

@@ -14,6 +14,9 @@ const MESSAGE_BYTES_MAX: usize = 8 * 1024;
 /// The first of the headers that a letter has beside those of its original.
 const FIRST: &str = "__connect.errors.topic";
 
+/// The schema that the original was written by.
+const SCHEMA_ID: &str = "falaj.dlq.schema_id";
+
 /// Why a letter has no payload although it is not a tombstone: the value of `falaj.dlq.original`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Missing {
@@ -60,7 +63,9 @@ pub(super) fn of_letter(
         Missing::Gone => ("falaj.dlq.original", "gone"),
         Missing::None => ("falaj.dlq.original", "none"),
     });
-    let all = connect.into_iter().chain(ours).chain(missing);
+    let schema_id = letter.schema_id.map(|id| id.to_string());
+    let schema_id = schema_id.as_deref().map(|id| (SCHEMA_ID, id));
+    let all = connect.into_iter().chain(ours).chain(schema_id).chain(missing);
     all.fold(original, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
 
@@ -83,6 +88,7 @@ pub(super) fn letter_of(record: &impl Message) -> Option<Letter> {
         stage,
         code: own("falaj.dlq.code")?.into_owned(),
         message: own("__connect.errors.exception.message")?.into_owned(),
+        schema_id: own(SCHEMA_ID).map(Cow::into_owned),
         failed_ms: own("falaj.dlq.timestamp_ms")?.parse().ok()?,
         attempts: attempts.unwrap_or(0),
         restricted_to: restricted_to.map(Cow::into_owned),
@@ -139,7 +145,7 @@ mod tests {
     use super::*;
 
     fn letter(code: &'static str) -> DeadLetter {
-        DeadLetter { partition: 3, offset: 17, stage: Stage::Sql, code, message: "it is so".into() }
+        DeadLetter { partition: 3, offset: 17, stage: Stage::Sql, code, message: "it is so".into(), schema_id: None }
     }
 
     fn record(payload: &str, headers: OwnedHeaders) -> OwnedMessage {

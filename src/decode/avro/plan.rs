@@ -9,8 +9,7 @@ use serde_json::Value;
 
 use super::schema::{Field, Id, Logical, Schema, Type, Wire};
 use crate::decode::rows::column::{Column, Refusal, Typed};
-
-use super::read::put_text;
+use crate::decode::rows::put_text;
 
 /// What is done with a field, in the order in which fields are written.
 #[derive(Debug)]

@@ -5,7 +5,8 @@
 use super::plan::Cell;
 use super::schema::{Id, Schema, Wire};
 use crate::decode::rows::column::{Column, Refusal, Typed};
-use crate::decode::rows::text::{PAYLOADS, RESOLVED, view};
+use crate::decode::rows::put_text;
+use crate::decode::rows::text::{PAYLOADS, view};
 
 /// Values inside each other that are passed over: a type may hold itself.
 const LEVELS_MAX: usize = 128;
@@ -240,14 +241,4 @@ impl<'a> Input<'a> {
     pub(super) fn skip_field(&mut self, schema: &Schema, id: Id) -> Result<(), Wrong> {
         self.skip(schema, id, LEVELS_MAX)
     }
-}
-
-/// Adds a text that stands in no payload.
-pub(super) fn put_text(text: &str, column: &mut Column, resolved: &mut Vec<u8>) -> Result<(), Refusal> {
-    let at = resolved.len();
-    // A short text is held by its view.
-    if text.len() > 12 {
-        resolved.extend_from_slice(text.as_bytes());
-    }
-    column.put_typed(Typed::Text(view(text.as_bytes(), RESOLVED, at)))
 }

@@ -6,48 +6,15 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
     DataType, Decimal128Type, Field, Float64Type, Int32Type, Int64Type, Schema, TimeUnit, TimestampNanosecondType,
 };
-use async_trait::async_trait;
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 
 use crate::batch::Payloads;
 use crate::decode::framed::FramedDecoder;
+use crate::decode::registered::Registered;
 use crate::decode::{Decoded, Decoder};
-use crate::error::{Error, Kind, Result};
+use crate::registry::SchemaType;
 use crate::registry::schemas::Schemas;
-use crate::registry::{self, Registry, SchemaType, Version};
-
-/// Schemas 1, 2, … of one subject, the last of them the newest.
-struct Registered(Vec<String>);
-
-#[async_trait]
-impl Registry for Registered {
-    async fn fetch(&self, id: u32) -> Result<Option<registry::Schema>> {
-        Ok(self.version("", id as i32).await?.map(|version| version.schema))
-    }
-
-    async fn names(&self, id: u32) -> Result<Vec<(String, i32)>> {
-        Ok(vec![("plays-value".into(), id as i32)])
-    }
-
-    async fn latest(&self, subject: &str) -> Result<Option<Version>> {
-        self.version(subject, self.0.len() as i32).await
-    }
-
-    async fn version(&self, subject: &str, version: i32) -> Result<Option<Version>> {
-        let text = usize::try_from(version - 1).ok().and_then(|index| self.0.get(index)).cloned();
-        let schema = |text| registry::Schema { schema_type: SchemaType::Avro, text, references: vec![] };
-        Ok(text.map(|text| Version { subject: subject.into(), version, id: version as u32, schema: schema(text) }))
-    }
-
-    async fn register(&self, _: &str, _: &registry::Schema) -> Result<u32> {
-        Err(Error::new(Kind::Bug, "nobody writes here"))
-    }
-
-    async fn incompatible(&self, _: &str, _: &registry::Schema) -> Result<Option<String>> {
-        Err(Error::new(Kind::Bug, "nobody writes here"))
-    }
-}
 
 fn record(fields: &str) -> String {
     format!(r#"{{"type":"record","name":"Play","namespace":"shop","fields":[{fields}]}}"#)
@@ -60,9 +27,9 @@ fn field(name: &str, data_type: DataType) -> Field {
 /// Decodes payloads of these schemas, ids 1 and on, into these columns.
 fn decode(schemas: &[String], columns: &[Field], payloads: &[Vec<u8>]) -> Decoded {
     let runtime = Runtime::new().unwrap();
-    let registry = Arc::new(Registered(schemas.to_vec()));
+    let registry = Arc::new(Registered { schema_type: SchemaType::Avro, texts: schemas.to_vec(), imported: Vec::new() });
     let schemas = Arc::new(Schemas::new(registry, runtime.handle().clone(), "plays-value".into()));
-    let mut decoder = FramedDecoder::new(Arc::new(Schema::new(columns.to_vec())), SchemaType::Avro, schemas).unwrap();
+    let mut decoder = FramedDecoder::new(Arc::new(Schema::new(columns.to_vec())), SchemaType::Avro, schemas, 4).unwrap();
     let mut batch = Payloads::default();
     payloads.iter().zip(0..).for_each(|(payload, offset)| batch.push(offset, Some(payload)));
     decoder.prepare(&batch).unwrap();

@@ -1,8 +1,7 @@
-//! The formats whose payloads begin with the id of a schema in a registry: `avro` and `json-schema`.
+//! The formats whose payloads begin with the id of a schema in a registry: `avro`, `json-schema` and `protobuf`.
 //!
-//! A payload is a zero byte, the id in four bytes, the high one first, and the record (Confluent's framing, which Apicurio's serializers write
-//! too). Before a batch is decoded its ids are learnt ([`FramedDecoder::prepare`](super::Decoder::prepare)): a registry that is away makes the
-//! log wait, and nothing becomes a dead letter for it. Beside the codes of [`super::avro`] and [`super::json`] these are dead letters:
+//! [`frame`] says where the id stands. Before a batch is decoded its ids are learnt ([`FramedDecoder::prepare`](super::Decoder::prepare)): a registry that is away makes the
+//! log wait, and nothing becomes a dead letter for it. Beside the codes of [`super::avro`], [`super::json`] and [`super::protobuf`] these are dead letters:
 //!
 //! | stage | code | the payload |
 //! |---|---|---|
@@ -10,23 +9,23 @@
 //! | schema | `unknown_schema` | has an id that the registry does not have |
 //! | schema | `incompatible_schema` | was written with a schema whose fields do not fit the columns; it is named with its version |
 
+mod frame;
+mod plans;
+
 use std::sync::Arc;
 
-use arrow::array::Int64Array;
 use arrow::datatypes::{Schema as ArrowSchema, SchemaRef};
 use hashbrown::HashMap;
 
-use super::avro::{self, AvroPlan};
+use self::frame::Frames;
+use self::plans::{AvroPlans, ProtobufPlans};
 use super::json::JsonDecoder;
-use super::rows::Rows;
-use super::{Decoded, Decoder};
+use super::{Decoded, Decoder, avro, protobuf};
 use crate::batch::{DeadLetter, Payloads, Stage};
 use crate::error::{Error, Kind, Result};
 use crate::registry::SchemaType;
+use crate::registry::id::SchemaId;
 use crate::registry::schemas::{Known, Schemas};
-
-/// The zero byte and the id.
-const FRAME_BYTES: usize = 5;
 
 /// Why a payload is a dead letter.
 #[derive(Debug, Clone)]
@@ -34,20 +33,26 @@ pub(in crate::decode) struct Fault {
     stage: Stage,
     code: &'static str,
     message: String,
+    schema_id: Option<SchemaId>,
 }
 
 impl Fault {
     pub(in crate::decode) fn decode(code: &'static str, message: impl Into<String>) -> Self {
-        Self { stage: Stage::Decode, code, message: message.into() }
+        Self { stage: Stage::Decode, code, message: message.into(), schema_id: None }
     }
 
     pub(in crate::decode) fn schema(code: &'static str, message: impl Into<String>) -> Self {
-        Self { stage: Stage::Schema, code, message: message.into() }
+        Self { stage: Stage::Schema, code, message: message.into(), schema_id: None }
+    }
+
+    /// The same of a record that was written by this schema.
+    fn of(self, id: SchemaId) -> Self {
+        Self { schema_id: Some(id), ..self }
     }
 
     fn letter(self, partition: i32, offset: i64) -> DeadLetter {
-        let Self { stage, code, message } = self;
-        DeadLetter { partition, offset, stage, code, message }
+        let Self { stage, code, message, schema_id } = self;
+        DeadLetter { partition, offset, stage, code, message, schema_id }
     }
 }
 
@@ -56,6 +61,7 @@ impl Fault {
 pub fn columns(known: &Known) -> Result<(ArrowSchema, Vec<String>), String> {
     match known.schema.schema_type {
         SchemaType::Avro => avro::columns(known),
+        SchemaType::Protobuf => protobuf::columns(known),
         other => Err(format!("columns cannot be left out where the schema is {other}: declare them")),
     }
 }
@@ -64,35 +70,29 @@ pub fn columns(known: &Known) -> Result<(ArrowSchema, Vec<String>), String> {
 pub struct FramedDecoder {
     schema: SchemaRef,
     schemas: Arc<Schemas>,
+    id_bytes: usize,
+    /// The edition of the schemas that the plans were made from.
+    edition: u64,
     body: Body,
 }
 
 /// What reads the records.
 enum Body {
-    Avro(Box<Plans>),
+    Avro(Box<AvroPlans>),
     Json(Box<JsonDecoder>),
-}
-
-/// A plan for each writer's schema; of those that cannot be read, why.
-struct Plans {
-    rows: Rows,
-    of: HashMap<u32, Result<AvroPlan, Fault>>,
-    /// The edition of the schemas that they were made from.
-    edition: u64,
+    Protobuf(Box<ProtobufPlans>),
 }
 
 impl FramedDecoder {
-    /// A decoder for these columns. The registry's schemas must be of this type. Fails with [`Kind::Sql`] and the column's name if
+    /// A decoder for these columns. The registry's schemas must be of this type, and an id takes so many bytes, 4 or 8. Fails with [`Kind::Sql`] and the column's name if
     /// a type cannot be decoded or a name comes twice.
-    pub fn new(schema: SchemaRef, schema_type: SchemaType, schemas: Arc<Schemas>) -> Result<Self> {
+    pub fn new(schema: SchemaRef, schema_type: SchemaType, schemas: Arc<Schemas>, id_bytes: usize) -> Result<Self> {
         let body = match schema_type {
-            SchemaType::Avro => {
-                Body::Avro(Box::new(Plans { rows: Rows::new(&schema)?, of: HashMap::new(), edition: schemas.edition() }))
-            }
+            SchemaType::Avro => Body::Avro(Box::new(AvroPlans::new(&schema)?)),
             SchemaType::Json => Body::Json(Box::new(JsonDecoder::new(Arc::clone(&schema))?)),
-            SchemaType::Protobuf => return Err(Error::new(Kind::Bug, "there is no decoder for protobuf")),
+            SchemaType::Protobuf => Body::Protobuf(Box::new(ProtobufPlans::new(&schema)?)),
         };
-        Ok(Self { schema, schemas, body })
+        Ok(Self { schema, edition: schemas.edition(), schemas, id_bytes, body })
     }
 }
 
@@ -102,20 +102,16 @@ impl Decoder for FramedDecoder {
     }
 
     fn prepare(&mut self, payloads: &Payloads) -> Result<()> {
-        let (mut ids, mut last, mut from) = (Vec::new(), None, 0);
-        for &to in &payloads.ends {
-            let id = frame(&payloads.bytes[std::mem::replace(&mut from, to)..to]).ok();
-            if let (Some(id), true) = (id, id != last)
-                && !ids.contains(&id)
-                && ids.len() < IDS_OF_A_BATCH_MAX
-            {
-                ids.push(id);
-            }
-            last = id.or(last);
-        }
+        let ids = frame::ids(payloads, self.id_bytes, IDS_OF_A_BATCH_MAX);
         self.schemas.learn(&ids)?;
-        if let Body::Avro(plans) = &mut self.body {
-            plans.renew(&self.schemas);
+        // Aliases, defaults and numbers come from the newest version: what was planned before the last id was learnt is forgotten.
+        let edition = self.schemas.edition();
+        if edition != std::mem::replace(&mut self.edition, edition) {
+            match &mut self.body {
+                Body::Avro(plans) => plans.forget(),
+                Body::Protobuf(plans) => plans.forget(),
+                Body::Json(_) => {}
+            }
         }
         Ok(())
     }
@@ -126,8 +122,9 @@ impl Decoder for FramedDecoder {
             return Err(Error::new(Kind::Full, "a batch of payloads is larger than 2 GiB; lower the source's batch size"));
         }
         match &mut self.body {
-            Body::Avro(plans) => plans.decode(payloads, &self.schema, &self.schemas),
-            Body::Json(decoder) => decode_json(decoder, payloads, &self.schemas),
+            Body::Avro(plans) => plans.decode(payloads, &self.schema, &self.schemas, self.id_bytes),
+            Body::Protobuf(plans) => plans.decode(payloads, &self.schema, &self.schemas, self.id_bytes),
+            Body::Json(decoder) => decode_json(decoder, payloads, &self.schemas, self.id_bytes),
         }
     }
 }
@@ -135,23 +132,7 @@ impl Decoder for FramedDecoder {
 /// Ids that one batch may ask for. A topic has some ten; what comes beyond is bytes that are no ids, and is dead as an unknown one.
 const IDS_OF_A_BATCH_MAX: usize = 256;
 
-/// The id at the beginning of a payload.
-#[inline]
-fn frame(payload: &[u8]) -> Result<u32, Fault> {
-    match payload {
-        [0, a, b, c, d, ..] => Ok(u32::from_be_bytes([*a, *b, *c, *d])),
-        [] => Err(Fault::decode("empty", "the payload is empty; it must begin with a zero byte and a schema's id")),
-        [first, ..] if *first != 0 => {
-            let why = format!(
-                "the payload begins with byte {first}, not with a zero byte and a schema's id: it was written without the registry"
-            );
-            Err(Fault::decode("framing", why))
-        }
-        _ => Err(Fault::decode("framing", "the payload ends within its schema's id")),
-    }
-}
-
-fn unknown(id: u32) -> Fault {
+fn unknown(id: SchemaId) -> Fault {
     Fault::schema("unknown_schema", format!("the registry has no schema with the id {id}"))
 }
 
@@ -160,76 +141,26 @@ fn of_another_type(known: &Known, wanted: SchemaType) -> Fault {
     Fault::schema("incompatible_schema", why)
 }
 
-impl Plans {
-    /// Forgets what was planned before the last id was learnt: aliases and defaults come from the newest version.
-    fn renew(&mut self, schemas: &Schemas) {
-        let edition = schemas.edition();
-        if edition != std::mem::replace(&mut self.edition, edition) {
-            self.of.clear();
-        }
-    }
-
-    fn plan(id: u32, schema: &SchemaRef, schemas: &Schemas) -> Result<AvroPlan, Fault> {
-        let known = schemas.get(id).ok_or_else(|| unknown(id))?;
-        if known.schema.schema_type != SchemaType::Avro {
-            return Err(of_another_type(&known, SchemaType::Avro));
-        }
-        AvroPlan::new(&known, schemas.newest().as_deref(), schema)
-            .map_err(|why| Fault::schema("incompatible_schema", format!("{} does not fit the table: {why}", known.name())))
-    }
-
-    fn decode(&mut self, payloads: Payloads, schema: &SchemaRef, schemas: &Schemas) -> Result<Decoded> {
-        let Payloads { span, bytes, ends, offsets, tombstones, appended_ms, lost, .. } = payloads;
-        let (mut good, mut dead) = (Vec::with_capacity(ends.len()), Vec::new());
-        let Self { rows, of, .. } = self;
-        rows.reserve(ends.len());
-        let mut skipped = tombstones.iter().copied().peekable();
-        let mut from = 0;
-        for (index, (&to, &offset)) in ends.iter().zip(&offsets).enumerate() {
-            let payload = &bytes[from..to];
-            if skipped.next_if_eq(&index).is_none() {
-                let read = frame(payload).and_then(|id| {
-                    let plan = of.entry(id).or_insert_with(|| Self::plan(id, schema, schemas));
-                    plan.as_ref().map_err(Fault::clone)?.read(rows, &bytes[..to], from + FRAME_BYTES)
-                });
-                match read {
-                    Ok(()) => {
-                        rows.count += 1;
-                        good.push(offset);
-                    }
-                    Err(fault) => {
-                        rows.undo();
-                        dead.push(fault.letter(span.partition, offset));
-                    }
-                }
-            }
-            from = to;
-        }
-        // What the registry does not have now it may have later.
-        of.retain(|_, plan| plan.as_ref().map_or_else(|fault| fault.code != "unknown_schema", |_| true));
-        let rows = rows.finish(schema, bytes)?;
-        let tombstones = tombstones.iter().map(|&index| offsets[index]).collect();
-        Ok(Decoded { span, rows, offsets: Int64Array::from(good), dead, tombstones, appended_ms, lost })
-    }
-}
-
 /// The frame becomes blanks, and what has no right one is passed over as if it were a tombstone.
-fn decode_json(decoder: &mut JsonDecoder, mut payloads: Payloads, schemas: &Schemas) -> Result<Decoded> {
+fn decode_json(decoder: &mut JsonDecoder, mut payloads: Payloads, schemas: &Schemas, id_bytes: usize) -> Result<Decoded> {
     let mut faults: Vec<(usize, DeadLetter)> = Vec::new();
-    let mut verdicts: HashMap<u32, Option<Fault>> = HashMap::new();
+    let mut verdicts: HashMap<SchemaId, Option<Fault>> = HashMap::new();
     let partition = payloads.span.partition;
     let mut skipped = payloads.tombstones.iter().copied().peekable();
+    let mut frames = Frames::new(&payloads.headers, id_bytes);
     let mut from = 0;
     for (index, (&to, &offset)) in payloads.ends.iter().zip(&payloads.offsets).enumerate() {
         let payload = &mut payloads.bytes[std::mem::replace(&mut from, to)..to];
         if skipped.next_if_eq(&index).is_some() {
             continue;
         }
-        let fault =
-            frame(payload).map_or_else(Some, |id| verdicts.entry(id).or_insert_with(|| json_fault(id, schemas)).clone());
+        let fault = frames.next(index, payload).and_then(|frame| {
+            let verdict = verdicts.entry(frame.id).or_insert_with(|| json_fault(frame.id, schemas));
+            verdict.clone().map_or(Ok(frame.bytes), |fault| Err(fault.of(frame.id)))
+        });
         match fault {
-            None => payload[..FRAME_BYTES].fill(b' '),
-            Some(fault) => faults.push((index, fault.letter(partition, offset))),
+            Ok(bytes) => payload[..bytes].fill(b' '),
+            Err(fault) => faults.push((index, fault.letter(partition, offset))),
         }
     }
     if faults.is_empty() {
@@ -245,7 +176,7 @@ fn decode_json(decoder: &mut JsonDecoder, mut payloads: Payloads, schemas: &Sche
     Ok(decoded)
 }
 
-fn json_fault(id: u32, schemas: &Schemas) -> Option<Fault> {
+fn json_fault(id: SchemaId, schemas: &Schemas) -> Option<Fault> {
     match schemas.get(id) {
         None => Some(unknown(id)),
         Some(known) if known.schema.schema_type != SchemaType::Json => Some(of_another_type(&known, SchemaType::Json)),

@@ -126,7 +126,7 @@ impl Decoder for JsonDecoder {
                 match self.read(&bytes[..to], from, valid) {
                     Ok(()) => good.push(offset),
                     Err(slow::Fault { stage, code, message }) => {
-                        dead.push(DeadLetter { partition: span.partition, offset, stage, code, message });
+                        dead.push(DeadLetter { partition: span.partition, offset, stage, code, message, schema_id: None });
                     }
                 }
             }

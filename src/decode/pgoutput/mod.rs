@@ -292,7 +292,14 @@ impl Decoder for PgoutputDecoder {
                 }
                 Err(Fault::Dead { code, message }) => {
                     self.rows.undo();
-                    dead.push(DeadLetter { partition: span.partition, offset, stage: Stage::Schema, code, message });
+                    dead.push(DeadLetter {
+                        partition: span.partition,
+                        offset,
+                        stage: Stage::Schema,
+                        code,
+                        message,
+                        schema_id: None,
+                    });
                 }
             }
             from = to;

@@ -65,12 +65,16 @@ impl From<Misfit> for Refusal {
 #[derive(Debug, Clone, Copy)]
 pub(in crate::decode) enum Typed {
     Whole(i64),
+    /// A whole number that may be beyond those with a sign.
+    Natural(u64),
     Float(f64),
     Flag(bool),
     /// In the column's own smallest units.
     Decimal(i128),
     Days(i32),
     Instant(i64, TimeUnit),
+    /// Seconds and nanoseconds since 1970.
+    Moment(i64, u32),
     /// The view of a text that is valid UTF-8 (see [`text::view`]).
     Text(u128),
 }
@@ -279,6 +283,12 @@ impl Column {
                     return Err(Refusal::Range);
                 }
                 values.push(value);
+            }
+            // Where there are 64 bits without a sign they are kept as they are.
+            (Cells::Whole { most, values, .. }, Typed::Natural(value)) if value <= *most => values.push(value as i64),
+            (Cells::Whole { .. }, Typed::Natural(_)) => return Err(Refusal::Range),
+            (Cells::Time { unit, values, .. }, Typed::Moment(seconds, nanos)) => {
+                values.push(time::in_unit((seconds, nanos), *unit).ok_or(Refusal::Range)?);
             }
             (Cells::Time { unit, values, .. }, Typed::Instant(at, counted)) => {
                 values.push(time::converted(at, counted, *unit).ok_or(Refusal::Range)?);

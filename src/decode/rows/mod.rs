@@ -11,8 +11,8 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use hashbrown::HashMap;
 
-use self::column::{Column, Refusal};
-use self::text::Texts;
+use self::column::{Column, Refusal, Typed};
+use self::text::{RESOLVED, Texts, view};
 use crate::error::{Error, Kind, Result};
 
 /// Columns that are all `count` values long between two records.
@@ -71,4 +71,14 @@ impl Rows {
         let options = RecordBatchOptions::new().with_row_count(Some(std::mem::take(&mut self.count)));
         Ok(RecordBatch::try_new_with_options(Arc::clone(schema), arrays, &options)?)
     }
+}
+
+/// Adds a text that stands in no payload.
+pub(in crate::decode) fn put_text(text: &str, column: &mut Column, resolved: &mut Vec<u8>) -> std::result::Result<(), Refusal> {
+    let at = resolved.len();
+    // A short text is held by its view.
+    if text.len() > 12 {
+        resolved.extend_from_slice(text.as_bytes());
+    }
+    column.put_typed(Typed::Text(view(text.as_bytes(), RESOLVED, at)))
 }

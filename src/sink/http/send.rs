@@ -257,7 +257,7 @@ fn dead_letter(body: &Body, row: usize, refusal: &Refusal) -> DeadLetter {
         _ => "http_4xx",
     };
     let message = format!("the receiver refused the row with status {}: {}", refusal.status, refusal.text);
-    DeadLetter { partition, offset, stage: Stage::Sink, code, message }
+    DeadLetter { partition, offset, stage: Stage::Sink, code, message, schema_id: None }
 }
 
 #[cfg(test)]

@@ -46,7 +46,6 @@ pub struct KafkaSink {
     shape: Arc<Shape>,
     transactions: Transactions,
     open: Taken,
-    skipped: u64,
     /// What the open epoch holds.
     account: Account,
 }
@@ -58,12 +57,14 @@ struct Taken {
     outputs: Vec<Output>,
     /// Known before it is sent, since an epoch that is held already must report them, too.
     refused: Vec<DeadLetter>,
+    left_out: u64,
     bytes: usize,
 }
 
 impl Taken {
     fn rows(&self) -> u64 {
-        self.outputs.iter().map(Output::num_rows).sum::<usize>().saturating_sub(self.refused.len()) as u64
+        self.outputs.iter().map(Output::num_rows).sum::<usize>().saturating_sub(self.refused.len() + self.left_out as usize)
+            as u64
     }
 }
 
@@ -76,7 +77,6 @@ impl KafkaSink {
             registry: None,
             transactions: Transactions::default(),
             open: Taken::default(),
-            skipped: 0,
             account: Account::unlimited(Use::Sink),
         }
     }
@@ -119,11 +119,6 @@ impl KafkaSink {
         };
         self.shape = Arc::new(shape(&self.options, Encoding::registered(&rows, id)?));
         Ok(())
-    }
-
-    /// How many rows of windows were left out so far, because their key is NULL (`emit 'update'`).
-    pub fn skipped(&self) -> u64 {
-        self.skipped
     }
 
     fn place(&self, writer: &Writer) -> Place {
@@ -181,10 +176,7 @@ impl Sink for KafkaSink {
             self.open = Taken { epoch, ..Taken::default() };
         }
         let (refused, others) = self.shape.refused(&output)?;
-        if others > 0 && self.skipped == 0 {
-            tracing::warn!("table '{}': rows whose key is NULL are left out", self.options.table);
-        }
-        self.skipped += others;
+        self.open.left_out += others;
         self.open.refused.extend(refused);
         self.open.bytes += bytes(&output);
         self.open.outputs.push(output);
@@ -210,7 +202,7 @@ impl Sink for KafkaSink {
         if epoch != self.open.epoch {
             return Ok(Applied::default()); // Nothing was written in this epoch.
         }
-        let mut applied = Applied { refused: self.open.refused.clone(), ..Applied::default() };
+        let mut applied = Applied { refused: self.open.refused.clone(), left_out: self.open.left_out, ..Applied::default() };
         if let Some(outputs) = self.outputs(epoch) {
             let attempt = |session| {
                 let (shape, outputs) = (Arc::clone(&self.shape), Arc::clone(&outputs));

@@ -105,6 +105,9 @@ impl KafkaSinkOptions {
 
 fn registered(options: &mut Options<'_>, table: &TableDef, schema_type: SchemaType) -> Option<(RowSchema, RegistryOptions)> {
     let registry = RegistryOptions::read(options, table);
+    if registry.id_bytes != 4 {
+        options.problem("option 'registry.id_bytes' is for what is read; ids are written in 4 bytes");
+    }
     match RowSchema::of(table, schema_type) {
         Ok(rows) => Some((rows, registry)),
         Err(problems) => {

@@ -11,6 +11,7 @@ use std::fmt::Write as _;
 
 use arrow::datatypes::{DataType, Schema as ArrowSchema};
 
+use crate::registry::proto::parse;
 use crate::registry::{Schema, SchemaType};
 
 /// Numbers that Protobuf keeps for itself.
@@ -34,7 +35,7 @@ pub(super) fn numbers(schema: &Schema) -> Option<Numbers> {
     if schema.schema_type != SchemaType::Protobuf {
         return None;
     }
-    let file = protox_parse::parse("schema.proto", &schema.text).ok()?;
+    let file = parse(&schema.text).ok()?;
     let message = file.message_type.first()?;
     let number = |number: i32| u32::try_from(number).unwrap_or(NUMBER_MAX);
     Some(Numbers {

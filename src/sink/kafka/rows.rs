@@ -125,7 +125,7 @@ impl Shape {
             };
             let message =
                 "the key is NULL, so that nothing could replace the row; leave it out, or use 'emit' 'final'".to_string();
-            letters.push(DeadLetter { partition, offset, stage: Stage::Sink, code: "null_key", message });
+            letters.push(DeadLetter { partition, offset, stage: Stage::Sink, code: "null_key", message, schema_id: None });
         }
         Ok((letters, others))
     }

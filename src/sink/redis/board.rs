@@ -35,7 +35,7 @@ pub(super) struct Board {
     pending: Option<Pending>,
     /// The epoch that this process applied last, and the board that it left; `None` when nothing is known for certain.
     last: Option<(u64, Members)>,
-    /// Rows without a member or a score, so far.
+    /// Rows of the open epoch without a member or a score.
     pub(super) skipped: u64,
 }
 
@@ -108,7 +108,7 @@ impl Board {
 
     /// Forgets what the open epoch has taken.
     pub(super) fn clear(&mut self) {
-        self.pending = None;
+        (self.pending, self.skipped) = (None, 0);
     }
 
     /// Makes `epoch` visible and says how many members changed by it.

@@ -103,15 +103,6 @@ impl RedisSink {
             Place::Rows(rows) => rows.memory_bytes(),
         })
     }
-
-    /// How many rows were left out so far, because they have no member or key, or their score is NULL or NaN; rows of records become
-    /// dead letters besides.
-    pub fn skipped(&self) -> u64 {
-        match &self.place {
-            Place::Board(board) => board.skipped,
-            Place::Rows(rows) => rows.skipped,
-        }
-    }
 }
 
 #[async_trait]
@@ -179,7 +170,13 @@ impl Sink for RedisSink {
             Place::Rows(rows) => rows.apply(&mut self.connection, writer, epoch).await?,
         };
         self.account()?;
-        Ok(Applied { rows, refused: std::mem::take(&mut self.refused), retries: self.connection.take_retries() })
+        let refused = std::mem::take(&mut self.refused);
+        let skipped = match &mut self.place {
+            Place::Board(board) => &mut board.skipped,
+            Place::Rows(rows) => &mut rows.skipped,
+        };
+        let left_out = std::mem::take(skipped).saturating_sub(refused.len() as u64);
+        Ok(Applied { rows, refused, left_out, retries: self.connection.take_retries() })
     }
 
     async fn committed(&mut self, _epoch: u64, _staged: &[Staged]) -> Result<()> {

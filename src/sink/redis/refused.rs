@@ -27,7 +27,7 @@ pub(super) fn letters_of(output: &Output, place: &Place) -> Result<Vec<DeadLette
         };
         if let Some((partition, offset)) = ids.origin(row) {
             let message = format!("{why}; leave such rows out by a WHERE");
-            letters.push(DeadLetter { partition, offset, stage: Stage::Sink, code, message });
+            letters.push(DeadLetter { partition, offset, stage: Stage::Sink, code, message, schema_id: None });
         }
     }
     Ok(letters)

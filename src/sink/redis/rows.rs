@@ -28,7 +28,7 @@ pub(super) struct Rows {
     script: Script,
     /// The fields of a row by its key, or `None` when it leaves. `None` for a field: NULL.
     pending: HashMap<String, Option<Vec<Option<String>>>>,
-    /// Rows without a key, so far.
+    /// Rows of the open epoch without a key.
     pub(super) skipped: u64,
 }
 
@@ -67,6 +67,7 @@ impl Rows {
     /// Forgets what the open epoch has taken.
     pub(super) fn clear(&mut self) {
         self.pending.clear();
+        self.skipped = 0;
     }
 
     /// Makes `epoch` visible, key by key, and says how many rows it wrote.

@@ -59,7 +59,7 @@ pub enum Format {
         /// What numbers count.
         time_unit: TimeUnit,
     },
-    /// `avro`, `json-schema`: a record behind the id of its schema in a registry, which the options that begin with `registry.` name. Of a
+    /// `avro`, `json-schema`, `protobuf`: a record behind the id of its schema in a registry, which the options that begin with `registry.` name. Of a
     /// table that declares no columns they come from the registry, or from the option `schema`, the schema's own text (`${file:PATH}`).
     Framed(SchemaType, RegistryOptions),
 }
@@ -90,11 +90,15 @@ impl KafkaOptions {
     pub fn from_table(table: &TableDef) -> Result<Self> {
         let mut options = table.options();
         let brokers = options.required("brokers", "localhost:9092").to_string();
-        let format = match options.one_of("format", &["json", "debezium-json", "avro", "json-schema"]) {
+        let format = match options.one_of("format", &["json", "debezium-json", "avro", "json-schema", "protobuf"]) {
             "json" => Format::Json,
             "debezium-json" => envelopes(&mut options, table),
             word => {
-                let schema_type = if word == "avro" { SchemaType::Avro } else { SchemaType::Json };
+                let schema_type = match word {
+                    "avro" => SchemaType::Avro,
+                    "protobuf" => SchemaType::Protobuf,
+                    _ => SchemaType::Json,
+                };
                 let _ = options.text("schema");
                 Format::Framed(schema_type, RegistryOptions::read(&mut options, table))
             }

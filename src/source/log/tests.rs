@@ -47,6 +47,7 @@ impl Decoder for Numbers {
                     stage: Stage::Decode,
                     code: "type_mismatch",
                     message: why.to_string(),
+                    schema_id: None,
                 }),
             }
         }

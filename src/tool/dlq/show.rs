@@ -60,6 +60,9 @@ fn whole(letter: &Letter, payload_max: usize) -> String {
     line("reason", &letter.message);
     line("failed", &time(letter.failed_ms));
     line("lane", &letter.lane);
+    if let Some(id) = &letter.schema_id {
+        line("schema", id);
+    }
     if letter.attempts > 0 {
         let lane = letter.restricted_to.as_ref().map_or(String::new(), |lane| format!(", for the lane '{lane}' only"));
         line("replayed", &format!("{} before{lane}", times(letter.attempts)));
