@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, Kind, Result};
@@ -15,6 +15,7 @@ use crate::tool::checkpoint::{self, CheckpointArgs};
 use crate::tool::demo::{self, DemoArgs};
 use crate::tool::dlq::{self, DlqArgs};
 use crate::tool::generate::{self, GenerateArgs};
+use crate::tool::manual::{self, CompletionsArgs, ManArgs};
 use crate::tool::progress::BesideBars;
 use crate::tool::receive::{self, ReceiveArgs};
 use crate::tool::run::{self, CheckArgs, RunArgs};
@@ -23,8 +24,19 @@ use crate::tool::run::{self, CheckArgs, RunArgs};
 #[derive(Debug, Parser)]
 #[command(name = "falaj", version)]
 struct Cli {
+    /// How log lines look on standard error; FALAJ_LOG says which there are (such as falaj=debug)
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One object a line, for machines.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -47,6 +59,10 @@ enum Command {
     Generate(GenerateArgs),
     /// Stand for the external HTTP system: take rows, count them, show the last ones
     Receive(ReceiveArgs),
+    /// Print what lets a shell complete falaj's commands and flags
+    Completions(CompletionsArgs),
+    /// Write the man pages to a folder
+    Man(ManArgs),
 }
 
 /// How long threads that block may go on when all is done.
@@ -66,7 +82,7 @@ fn share_heaps() {
 /// the end of a connection, which raises the same signal.
 fn end_with_the_reader(command: &Command) {
     let only_prints = match command {
-        Command::Check(_) | Command::Checkpoint(_) | Command::Capture(_) | Command::Dlq(_) => true,
+        Command::Check(_) | Command::Checkpoint(_) | Command::Capture(_) | Command::Dlq(_) | Command::Completions(_) => true,
         Command::Backfill(args) => args.only_prints(),
         _ => false,
     };
@@ -94,8 +110,11 @@ pub fn run() -> ExitCode {
     // The demo shows what happens itself, and draws where log lines would go.
     let default = if matches!(cli.command, Command::Demo(_)) { "off" } else { "falaj=info,warn,pgwire_replication=off" };
     let filter = EnvFilter::try_from_env("FALAJ_LOG").unwrap_or_else(|_| EnvFilter::new(default));
-    let colours = std::io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(BesideBars::default).with_ansi(colours).init();
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(BesideBars::default);
+    match cli.log_format {
+        LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => {
@@ -109,7 +128,10 @@ pub fn run() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("falaj: {}", error.chain());
+            match cli.log_format {
+                LogFormat::Text => eprintln!("falaj: {}", error.chain()),
+                LogFormat::Json => tracing::error!(kind = ?error.kind(), "{}", error.chain()),
+            }
             ExitCode::from(error.kind().exit_code())
         }
     }
@@ -117,7 +139,7 @@ pub fn run() -> ExitCode {
 
 /// What can be typed, with the variables.
 fn command() -> clap::Command {
-    Cli::command().mut_subcommands(with_variables)
+    with_variables(Cli::command())
 }
 
 fn with_variables(command: clap::Command) -> clap::Command {
@@ -135,8 +157,8 @@ fn with_variable(arg: Arg) -> Arg {
     }
 }
 
-async fn dispatch(command: Command) -> Result<()> {
-    match command {
+async fn dispatch(typed: Command) -> Result<()> {
+    match typed {
         Command::Run(args) => run::run(args, stop_signal()).await,
         Command::Demo(args) => demo::run(args, stop_signal()).await,
         Command::Check(args) => run::check(args).await,
@@ -146,6 +168,8 @@ async fn dispatch(command: Command) -> Result<()> {
         Command::Dlq(args) => dlq::run(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Receive(args) => receive::run(args, stopped()).await,
+        Command::Completions(args) => manual::completions(args, command()),
+        Command::Man(args) => manual::pages(args, command()),
     }
 }
 

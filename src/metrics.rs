@@ -12,9 +12,10 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::status::{
-    BackfillSnapshot, CaptureSnapshot, Distribution, LaneSnapshot, LaneState, LookupSnapshot, Snapshot, Status,
+    BackfillSnapshot, CaptureSnapshot, Distribution, LaneSnapshot, LaneState, LookupSnapshot, PartitionLag, Snapshot, Status,
 };
 
 /// The bounds of the histograms: from below a millisecond to the seconds that no event should take.
@@ -31,7 +32,8 @@ const LANE_COUNTERS: [Counter<LaneSnapshot>; 12] = [
     ("falaj_used_rows", "Rows that the query used", None, |lane| lane.used),
     (
         "falaj_filtered_rows",
-        "Rows that the query's filters left out, and those of replayed records that are for another lane",
+        "Rows that the query's filters left out, and those of replayed records that are for another lane; of a lane of dead \
+         letters, the good records",
         None,
         |lane| lane.filtered,
     ),
@@ -52,13 +54,24 @@ const LANE_COUNTERS: [Counter<LaneSnapshot>; 12] = [
     ("falaj_epochs", "Committed epochs of the checkpoint's history", None, |lane| lane.epoch),
 ];
 
-const LANE_GAUGES: [Gauge<LaneSnapshot>; 6] = [
+const LANE_GAUGES: [Gauge<LaneSnapshot>; 8] = [
     ("falaj_lane_up", "1 while the lane runs or is done, 0 while it starts, waits or has stopped", None, |lane| {
         Some(f64::from(u8::from(matches!(lane.state, LaneState::Running | LaneState::Done))))
     }),
-    ("falaj_lag_records", "Records between the lane's positions and the log ends", None, |lane| Some(lane.lag as f64)),
+    ("falaj_lane_stopped", "1 when the lane has stopped by an error, and will not go on by itself", None, |lane| {
+        Some(f64::from(u8::from(lane.state == LaneState::Stopped)))
+    }),
     ("falaj_watermark_timestamp", "No earlier event time is expected", Some(Unit::Seconds), |lane| {
         lane.watermark_ns.map(|ns| ns as f64 / 1e9)
+    }),
+    (
+        "falaj_board_timestamp",
+        "The time that the lane's leaderboard shows; none of an empty one",
+        Some(Unit::Seconds),
+        |lane| lane.board_ns.map(|ns| ns as f64 / 1e9),
+    ),
+    ("falaj_commit_timestamp", "When the lane's last commit was recorded, by this process", Some(Unit::Seconds), |lane| {
+        (lane.committed_ms > 0).then(|| lane.committed_ms as f64 / 1e3)
     }),
     ("falaj_state_panes", "Panes of window state", None, |lane| Some(lane.panes as f64)),
     ("falaj_state", "Memory held by window state", Some(Unit::Bytes), |lane| Some(lane.state_bytes as f64)),
@@ -66,6 +79,24 @@ const LANE_GAUGES: [Gauge<LaneSnapshot>; 6] = [
         (lane.snapshot_at_ms > 0).then(|| lane.snapshot_at_ms as f64 / 1e3)
     }),
 ];
+
+const LAG_GAUGES: [Gauge<LagOf>; 2] = [
+    ("falaj_lag_records", "Records between the lane's position and the log end", None, |lag| Some(lag.lag.records as f64)),
+    (
+        "falaj_lag",
+        "No record that waits for the lane is older, by the time at which it was appended",
+        Some(Unit::Seconds),
+        |lag| lag.lag.seconds(lag.now_ms),
+    ),
+];
+
+/// How far a lane is behind in one partition, now.
+struct LagOf {
+    lane: String,
+    topic: String,
+    lag: PartitionLag,
+    now_ms: i64,
+}
 
 const LOOKUP_COUNTERS: [Counter<LookupSnapshot>; 3] = [
     ("falaj_lookup_misses", "Keys asked for that were not in memory", None, |lookup| lookup.misses),
@@ -75,9 +106,12 @@ const LOOKUP_COUNTERS: [Counter<LookupSnapshot>; 3] = [
     ("falaj_lookup_version", "Changes of what the lookup holds: its version", None, |lookup| lookup.version),
 ];
 
-const LOOKUP_GAUGES: [Gauge<LookupSnapshot>; 3] = [
+const LOOKUP_GAUGES: [Gauge<LookupSnapshot>; 4] = [
     ("falaj_lookup_rows", "Rows held", None, |lookup| Some(lookup.rows as f64)),
     ("falaj_lookup", "Memory held", Some(Unit::Bytes), |lookup| Some(lookup.bytes as f64)),
+    ("falaj_lookup_trouble", "1 while it cannot be loaded or asked; what it held stays in use", None, |lookup| {
+        Some(f64::from(u8::from(lookup.trouble.is_some())))
+    }),
     ("falaj_lookup_loaded_timestamp", "When it was last loaded whole", Some(Unit::Seconds), |lookup| {
         (lookup.loaded_ms > 0).then(|| lookup.loaded_ms as f64 / 1e3)
     }),
@@ -136,15 +170,21 @@ impl Collector for Figures {
         let mut write = Write { encoder: &mut encoder };
         write.counters(&LANE_COUNTERS, &status.lanes, |lane| [("lane", lane.name.clone())])?;
         write.gauges(&LANE_GAUGES, &status.lanes, |lane| [("lane", lane.name.clone())])?;
+        write.gauges(&LAG_GAUGES, &lags(&status.lanes, Clock::system().now_ms()), |of| {
+            [("lane", of.lane.clone()), ("topic", of.topic.clone()), ("partition", of.lag.partition.to_string())]
+        })?;
         write.counters(&LOOKUP_COUNTERS, &status.lookups, |lookup| [("table", lookup.name.clone())])?;
         write.gauges(&LOOKUP_GAUGES, &status.lookups, |lookup| [("table", lookup.name.clone())])?;
         write.counters(&CAPTURE_COUNTERS, &status.captures, |capture| [("slot", capture.slot.clone())])?;
         write.gauges(&CAPTURE_GAUGES, &status.captures, |capture| [("slot", capture.slot.clone())])?;
         write.gauges(&BACKFILL_GAUGES, &status.backfills, |backfill| [("lane", backfill.lane.clone())])?;
         write.gauges(&MEMORY_GAUGES, std::slice::from_ref(&status), |_| [])?;
-        let (mut latency, mut phases, mut snapshots) = (Vec::new(), Vec::new(), Vec::new());
+        let build = [([("version", env!("CARGO_PKG_VERSION"))], ConstGauge::new(1.0))];
+        write.family("falaj_build_info", "The version that runs", None, &build)?;
+        let (mut latency, mut events, mut phases, mut snapshots) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (name, lane) in self.0.lanes() {
             latency.push((vec![("lane", name.clone())], lane.latency_distribution(&BOUNDS_US)));
+            events.push((vec![("lane", name.clone())], lane.event_latency_distribution(&BOUNDS_US)));
             for (phase, times) in lane.phase_distributions(&BOUNDS_US) {
                 phases.push((vec![("lane", name.clone()), ("phase", phase.to_string())], times));
             }
@@ -153,9 +193,24 @@ impl Collector for Figures {
             snapshots.push(([("lane", lane.name.clone())], ConstCounter::new(lane.snapshots_us as f64 / 1e6)));
         }
         write.histogram("falaj_latency", "From a record's append to the log until its row is visible in the sink", &latency)?;
+        write.histogram(
+            "falaj_event_latency",
+            "From when the newest event of an epoch happened until it is visible in the sink",
+            &events,
+        )?;
         write.histogram("falaj_epoch_phase", "How long each part of an epoch takes", &phases)?;
         write.family("falaj_snapshots", "Time that went into snapshots of window state", Some(&Unit::Seconds), &snapshots)
     }
+}
+
+fn lags(lanes: &[LaneSnapshot], now_ms: i64) -> Vec<LagOf> {
+    let of = |lane: &LaneSnapshot, lag: &PartitionLag| LagOf {
+        lane: lane.name.clone(),
+        topic: lane.source.clone(),
+        lag: lag.clone(),
+        now_ms,
+    };
+    lanes.iter().flat_map(|lane| lane.partitions.iter().map(move |lag| of(lane, lag))).collect()
 }
 
 struct Write<'w, 'e> {
@@ -231,6 +286,10 @@ mod tests {
         lane.record_latency(1_200);
         lane.record_latency(90_000_000);
         lane.record_phase(Phase::Apply, Duration::from_millis(3));
+        lane.record_event_latency(7_000);
+        lane.set_source("events");
+        let waits = PartitionLag { partition: 1, records: 4, taken_to_ms: Some(Clock::system().now_ms() + 60_000) };
+        lane.set_lags(vec![PartitionLag { partition: 0, records: 0, taken_to_ms: None }, waits]);
         status.lookup("content").version.store(3, Ordering::Relaxed);
         status.backfill("top").note(Some(40), Some(2_500_000_000));
         status.capture("falaj").retained_bytes.store(1 << 20, Ordering::Relaxed);
@@ -242,6 +301,11 @@ mod tests {
             r#"falaj_latency_seconds_bucket{lane="top \"content\"",le="0.0025"} 1"#,
             r#"falaj_latency_seconds_bucket{lane="top \"content\"",le="+Inf"} 2"#,
             r#"falaj_epoch_phase_seconds_count{lane="top \"content\"",phase="apply"} 1"#,
+            r#"falaj_event_latency_seconds_bucket{lane="top \"content\"",le="0.01"} 1"#,
+            r#"falaj_lane_stopped{lane="top \"content\""} 0.0"#,
+            r#"falaj_lag_records{lane="top \"content\"",topic="events",partition="1"} 4.0"#,
+            r#"falaj_lag_seconds{lane="top \"content\"",topic="events",partition="0"} 0.0"#,
+            r#"falaj_lag_seconds{lane="top \"content\"",topic="events",partition="1"} 0.0"#,
             r#"falaj_lookup_version_total{table="content"} 3"#,
             r#"falaj_capture_retained_wal_bytes{slot="falaj"} 1048576.0"#,
             r#"falaj_backfill_left_records{lane="top"} 40.0"#,

@@ -7,7 +7,10 @@ use std::process::Command;
 use falaj::settings::Settings;
 use saphyr::{LoadableYamlNode, Yaml};
 
-const OURS: [&str; 2] = ["falaj", "receiver"];
+/// Not those of scripts/services.
+const OURS: [&str; 6] = ["falaj", "receiver", "tables", "generator", "prometheus", "grafana"];
+/// What has no port: one ends by itself, the other shows that it works by the events that come.
+const WITHOUT_HEALTH: [&str; 2] = ["tables", "generator"];
 /// What a Kafka needs to know of its place, which differs inside a container; scripts/services says it in its own words.
 const KAFKA_PLACE: [&str; 10] = [
     "KAFKA_PROCESS_ROLES",
@@ -64,14 +67,13 @@ fn postgres_and_redis_are_told_the_same_on_their_command_lines() {
 }
 
 #[test]
-fn the_schema_registry_is_the_same_and_starts_only_when_it_is_asked_for() {
+fn the_schema_registry_is_the_same() {
     let (text, conf) = (file("docker-compose.yml"), Conf::read());
     let registry = &parse(&text)["services"]["registry"];
     assert_eq!(text_of(&registry["image"]), format!("apicurio/apicurio-registry:{}", conf.value("registry", "version")));
     let environment = environment(registry);
     assert_eq!(environment["QUARKUS_HTTP_PORT"], conf.value("registry", "port"));
     assert_eq!(environment["JAVA_OPTS"], format!("-Xmx{}", conf.value("registry", "heap")));
-    assert_eq!(texts(&registry["profiles"]), ["registry"]);
     let pom = file("scripts/registry-pom.xml");
     assert!(pom.contains(&format!("<registry.version>{}</registry.version>", conf.value("registry", "version"))));
 }
@@ -84,6 +86,9 @@ fn every_service_has_a_health_check_and_is_published_on_loopback_only() {
         let service = &compose["services"][name];
         let published = if service.contains_mapping_key("ports") { texts(&service["ports"]) } else { Vec::new() };
         assert!(published.iter().all(|port| port.starts_with("127.0.0.1:")), "{name}: {published:?}");
+        if WITHOUT_HEALTH.contains(&name) {
+            continue;
+        }
         let check = &service["healthcheck"];
         assert!(texts(&check["test"]).len() > 1, "{name}");
         assert!(["interval", "timeout", "retries"].iter().all(|key| check.contains_mapping_key(key)), "{name}");
@@ -116,8 +121,52 @@ fn falaj_is_told_what_its_queries_and_its_flags_ask_for() {
     assert_eq!(texts(&receiver["ports"]), [format!("127.0.0.1:{port}:{port}")]);
     assert!(environment["PARTNER_URL"].starts_with(&format!("http://receiver:{port}/")));
 
-    for name in keys(&compose["services"]).into_iter().filter(|name| !["falaj", "registry"].contains(name)) {
+    for name in conf.services().into_iter().chain(["receiver"]) {
         assert_eq!(falaj["depends_on"][name]["condition"].as_str(), Some("service_healthy"), "{name}");
+    }
+}
+
+#[test]
+fn the_leaderboard_fills_by_itself() {
+    let text = file("docker-compose.yml");
+    let services = &parse(&text)["services"];
+    let flags = help("generate");
+    for name in ["tables", "generator"] {
+        let command = texts(&services[name]["command"]);
+        assert_eq!(command[0], "generate");
+        assert!(command.iter().filter(|word| word.starts_with("--")).all(|flag| flags.contains(flag)), "{name}: {command:?}");
+        assert_eq!(environment(&services[name])["DATABASE_URL"], environment(&services["falaj"])["DATABASE_URL"]);
+        // The first process of a container gets no signal that it does not ask for.
+        assert_eq!(services[name]["init"].as_bool(), Some(true));
+    }
+    for name in ["falaj", "generator"] {
+        let after = &services[name]["depends_on"]["tables"]["condition"];
+        assert_eq!(after.as_str(), Some("service_completed_successfully"), "{name} needs the tables");
+    }
+}
+
+#[test]
+fn prometheus_and_grafana_reach_what_they_show() {
+    let text = file("docker-compose.yml");
+    let services = &parse(&text)["services"];
+    let (prometheus, grafana) = (&services["prometheus"], &services["grafana"]);
+    // falaj listens on loopback only: whoever asks it must have its network.
+    assert_eq!(text_of(&prometheus["network_mode"]), "service:falaj");
+    let (scrapes, settings) = (file("deploy/prometheus/prometheus.yml"), Settings::default());
+    assert!(scrapes.contains(&format!("targets: [\"{}\"]", settings.listen)), "{scrapes}");
+    assert!(texts(&services["falaj"]["ports"]).contains(&"127.0.0.1:9090:9090".to_string()));
+    let source = file("deploy/grafana/provisioning/datasources/prometheus.yml");
+    assert_eq!(text_of(&parse(&source)["datasources"][0]["url"]), "http://falaj:9090");
+    let provider = file("deploy/grafana/provisioning/dashboards/falaj.yml");
+    let dashboards = text_of(&parse(&provider)["providers"][0]["options"]["path"]).to_string();
+    let mounts = texts(&grafana["volumes"]);
+    assert!(mounts.contains(&format!("./deploy/grafana/dashboards:{dashboards}:ro")), "{mounts:?}");
+    let home = environment(grafana)["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"].to_string();
+    let name = home.strip_prefix(&format!("{dashboards}/")).unwrap();
+    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/grafana/dashboards").join(name).is_file());
+    for mount in mounts.iter().chain(&texts(&prometheus["volumes"])).filter(|mount| mount.starts_with("./")) {
+        let (folder, _) = mount.split_once(':').unwrap();
+        assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).is_dir(), "{folder}");
     }
 }
 

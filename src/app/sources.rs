@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arrow::datatypes::{Schema, SchemaRef};
 use tokio::runtime::Handle;
@@ -383,19 +383,25 @@ impl Captured {
 /// The log ends as of now; a source that is not there yet is waited for.
 async fn log_ends(source: &Arc<dyn Source>, run: &Run) -> Result<Positions> {
     let mut stop = run.stop.clone();
-    let mut told = false;
+    let mut since: Option<Instant> = None;
     loop {
         let asked = Arc::clone(source);
         let ends = tokio::task::spawn_blocking(move || asked.log_ends()).await;
         match ends.unwrap_or_else(|cause| Err(Error::new(Kind::Bug, "asking the source was broken off").because(cause))) {
             Err(error) if error.kind() == Kind::Unreachable && !*stop.borrow() => {
-                if !std::mem::replace(&mut told, true) {
+                if since.is_none() {
+                    since = Some(Instant::now());
                     tracing::warn!("waiting: {}", error.chain());
                 }
                 let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
                 let _ = tokio::time::timeout(Duration::from_millis(500), stopped).await;
             }
-            ends => return ends,
+            ends => {
+                if let (Ok(_), Some(since)) = (&ends, since) {
+                    tracing::info!("topic '{}' answers, after {:.1} s", source.topic(), since.elapsed().as_secs_f64());
+                }
+                return ends;
+            }
         }
     }
 }

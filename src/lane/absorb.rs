@@ -53,6 +53,7 @@ impl Windowed {
         let times = times_of(windows, &good)?;
         if let Some(greatest) = arrow::compute::max(times) {
             self.time.absorb(segment.span.partition, greatest, now_ns);
+            taken.event_ns = taken.event_ns.max(Some(greatest));
         }
         if self.shown.is_some() {
             touched.extend(times.values().iter().map(|at| self.spec().pane_start(*at)));

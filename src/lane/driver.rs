@@ -40,6 +40,7 @@ pub async fn run(parts: LaneParts) -> Result<()> {
     let stop = parts.stop.clone();
     let status = Arc::clone(&parts.status);
     let name = parts.plan.name.clone();
+    status.set_source(parts.source.topic());
     let claimed = AtomicU64::new(0);
     again(&name, &status, stop, || async {
         loop {

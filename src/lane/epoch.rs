@@ -65,6 +65,8 @@ pub struct Taken {
     pub began: Option<Instant>,
     /// When its newest record was appended, ms since 1970.
     pub appended_ms: i64,
+    /// The greatest event time among its rows, ns since 1970; of some lanes it is not known.
+    pub event_ns: Option<i64>,
 }
 
 impl Taken {
@@ -181,6 +183,10 @@ impl Open {
             let latency_ms = parts.clock.now_ms().saturating_sub(taken.appended_ms).max(0);
             status.record_latency(latency_ms as u64 * 1000);
         }
+        if let Some(event_ns) = taken.event_ns {
+            let latency_ns = parts.clock.now_ns().saturating_sub(event_ns).max(0);
+            status.record_event_latency(latency_ns as u64 / 1000);
+        }
         Ok(())
     }
 
@@ -194,6 +200,7 @@ impl Open {
     }
 
     async fn settled(&mut self, parts: &LaneParts, owed: Owed) -> Result<()> {
+        parts.status.committed_ms.store(parts.clock.now_ms(), Ordering::Relaxed);
         failpoint::hit(&parts.plan.name, "commit.after");
         self.sink.committed(owed.epoch, &owed.staged).await
     }

@@ -63,6 +63,7 @@ pub struct LettersParts {
 /// Runs until it is stopped, has reached `until`, or fails for good.
 pub async fn run(parts: LettersParts) -> Result<()> {
     let claimed = AtomicU64::new(0);
+    parts.status.set_source(parts.source.topic());
     super::driver::again(&parts.name, &parts.status, parts.stop.clone(), || drive(&parts, &claimed)).await
 }
 
@@ -99,11 +100,15 @@ async fn drive(parts: &LettersParts, claimed: &AtomicU64) -> Result<()> {
     let mut from = positions;
     loop {
         let segments = reader.take(TAKE_BYTES_MAX, WAIT).await?;
-        parts.status.lag.store(reader.behind(), Ordering::Relaxed);
+        parts.status.set_lags(reader.lags(parts.clock.now_ms()));
         let letters: Vec<DeadLetter> = segments.iter().flat_map(|segment| segment.dead.to_vec()).collect();
         let records: u64 = segments.iter().map(|segment| segment.records()).sum();
         parts.status.records.fetch_add(records, Ordering::Relaxed);
         parts.status.dead.fetch_add(letters.len() as u64, Ordering::Relaxed);
+        let skipped: u64 = segments.iter().map(|segment| segment.tombstones.len() as u64).sum();
+        parts.status.skipped.fetch_add(skipped, Ordering::Relaxed);
+        // The good ones are nothing to it.
+        parts.status.filtered.fetch_add(records - skipped - letters.len() as u64, Ordering::Relaxed);
         let stopping = *parts.stop.borrow();
         // What lies behind the last record of a partition (control records) is never read.
         let at_end = segments.is_empty() && reader.all_at_log_end();
@@ -128,6 +133,7 @@ async fn drive(parts: &LettersParts, claimed: &AtomicU64) -> Result<()> {
             log.needs_only_the_last();
             log.purge();
             parts.status.epoch.store(epoch, Ordering::Relaxed);
+            parts.status.committed_ms.store(parts.clock.now_ms(), Ordering::Relaxed);
             parts.status.emitted.fetch_add(letters.len() as u64, Ordering::Relaxed);
             committed = Instant::now();
             from = reader.positions().clone();

@@ -119,6 +119,11 @@ pub struct LaneParts {
 }
 
 impl LaneParts {
+    /// The source's column with the event time, if it names one.
+    fn event_column(&self) -> Option<&str> {
+        self.plan.source.options.get("watermark.column").map(String::as_str)
+    }
+
     /// Whether `positions` reach to where the lane is to stop.
     fn reached(&self, positions: &Positions) -> bool {
         self.until.borrow().as_ref().is_some_and(|ends| positions.reached(ends))

@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::buffer::NullBuffer;
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{SchemaRef, TimestampNanosecondType};
 
 use super::LaneParts;
 use super::epoch::{Open, Taken};
@@ -101,6 +100,10 @@ async fn outputs(parts: &LaneParts, leaf: &Leaf, segment: &Segment, taken: &mut 
     if segment.rows.num_rows() == 0 {
         return Ok(Vec::new());
     }
+    if let Some(times) = parts.event_column().and_then(|column| segment.rows.column_by_name(column)) {
+        let times = times.as_primitive_opt::<TimestampNanosecondType>();
+        taken.event_ns = taken.event_ns.max(times.and_then(arrow::compute::max));
+    }
     let input = input_of(&segment, &leaf.input)?;
     let partition = segment.span.partition;
     let letters_before = taken.letters.len();
@@ -178,7 +181,7 @@ pub fn to_sink(parts: &LaneParts, rows: RecordBatch) -> Result<RecordBatch> {
 /// Takes one epoch's segments and runs it to its commit. `false` when there was nothing to do.
 pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut LogReader, pace: &mut Pace) -> Result<bool> {
     let mut segments = pace.take(reader, WAIT).await?;
-    parts.status.lag.store(reader.behind(), Ordering::Relaxed);
+    parts.status.set_lags(reader.lags(parts.clock.now_ms()));
     if segments.is_empty() {
         settle(parts, open).await?;
         return Ok(false);
@@ -198,7 +201,7 @@ pub async fn epoch(parts: &LaneParts, leaf: &Leaf, open: &mut Open, reader: &mut
                 failpoint::hit(&parts.plan.name, "stage.middle");
             }
         }
-        parts.status.lag.store(reader.behind(), Ordering::Relaxed);
+        parts.status.set_lags(reader.lags(parts.clock.now_ms()));
         let Some((roll_bytes, roll_interval)) = parts.bounds.roll else { break };
         let over = open.sink.written_bytes() >= roll_bytes || began.elapsed() >= roll_interval;
         let done = *parts.stop.borrow() || parts.reached(reader.positions());

@@ -96,7 +96,7 @@ impl Windowed {
         let rest = self.last_epoch.map(|last| slide.saturating_sub(last.elapsed()));
         let wait = rest.filter(|_| ticking).map_or(WAIT, |rest| rest.min(WAIT));
         let mut segments = pace.take(reader, wait).await?;
-        parts.status.lag.store(reader.behind(), Ordering::Relaxed);
+        parts.status.set_lags(reader.lags(parts.clock.now_ms()));
         let mut ends = reader.at_log_end();
         let now_ns = parts.clock.now_ns();
         let tick = ticking && all_at_end(&ends) && self.last_epoch.is_none_or(|last| last.elapsed() >= slide);
@@ -128,7 +128,7 @@ impl Windowed {
             }
             pace.done();
             segments = pace.take(reader, WAIT).await?;
-            parts.status.lag.store(reader.behind(), Ordering::Relaxed);
+            parts.status.set_lags(reader.lags(parts.clock.now_ms()));
             ends = reader.at_log_end();
         }
         let at_end = all_at_end(&ends);
@@ -200,6 +200,8 @@ impl Windowed {
     fn show(&self, parts: &LaneParts) {
         let status = &parts.status;
         status.watermark_ns.store(self.time.watermark().unwrap_or(i64::MIN), Ordering::Relaxed);
+        let shows = self.time.board().filter(|_| parts.emit == Emit::Latest && !self.board_is_empty);
+        status.board_ns.store(shows.unwrap_or(i64::MIN), Ordering::Relaxed);
         status.panes.store(self.state.panes().len() as u64, Ordering::Relaxed);
         status.state_bytes.store(self.account.bytes() as u64, Ordering::Relaxed);
     }

@@ -30,7 +30,7 @@ pub async fn keep_fresh(table: Arc<LookupTable>, store: Arc<dyn LookupStore>) ->
         let error = match begin(&table, store.as_ref()).await {
             Ok(follower) => {
                 if let Some(since) = outage.take() {
-                    tracing::info!(lookup = table.name(), "loaded again, after {:?}", since.elapsed());
+                    tracing::info!(lookup = table.name(), "loaded again, after {:.1} s", since.elapsed().as_secs_f64());
                 }
                 table.status().set_trouble(None);
                 backoff.reset();

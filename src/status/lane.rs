@@ -15,7 +15,8 @@ pub struct LaneStatus {
     pub records: AtomicU64,
     /// Rows that the query used.
     pub used: AtomicU64,
-    /// Rows that the query's filters left out, and those of replayed dead letters that are for another lane.
+    /// Rows that the query's filters left out, and those of replayed dead letters that are for another lane; of a
+    /// lane of dead letters, the good records.
     pub filtered: AtomicU64,
     /// Rows whose every window was final, or whose event time lay too far ahead.
     pub late: AtomicU64,
@@ -39,12 +40,18 @@ pub struct LaneStatus {
     pub lag: AtomicI64,
     /// The lane's watermark, ns since 1970; `i64::MIN` before there is one.
     pub watermark_ns: AtomicI64,
+    /// When the last commit was recorded, ms since 1970; 0 before the first of this process.
+    pub committed_ms: AtomicI64,
+    /// The time that its board shows, ns since 1970; `i64::MIN` of an empty board, and without one.
+    pub board_ns: AtomicI64,
     /// Panes held.
     pub panes: AtomicU64,
     /// Memory held by window state.
     pub state_bytes: AtomicU64,
     // Up to an hour at two digits: p99 is right to 1 %, in some 30 KiB. `None` only if the library refuses its own settings.
     latency: Mutex<Option<Histogram<u64>>>,
+    event_latency: Mutex<Option<Histogram<u64>>>,
+    partitions: Mutex<Vec<PartitionLag>>,
     phases: Mutex<[PhaseTimes; 5]>,
     /// How long writing the last snapshot took, µs; 0 before the first.
     pub snapshot_us: AtomicU64,
@@ -53,6 +60,27 @@ pub struct LaneStatus {
     /// When the last snapshot was recorded, ms since 1970; 0 if never.
     pub snapshot_at_ms: AtomicI64,
     text: Mutex<LaneText>,
+}
+
+/// How far a lane is behind the log end of one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartitionLag {
+    /// The partition.
+    pub partition: i32,
+    /// Records between the lane's position and the log end.
+    pub records: u64,
+    /// What was appended before this time, ms since 1970, is taken; none while nothing is known.
+    pub taken_to_ms: Option<i64>,
+}
+
+impl PartitionLag {
+    /// No record that waits is older, in seconds; 0 where none waits.
+    pub fn seconds(&self, now_ms: i64) -> Option<f64> {
+        match self.records {
+            0 => Some(0.0),
+            _ => self.taken_to_ms.map(|taken_to_ms| now_ms.saturating_sub(taken_to_ms).max(0) as f64 / 1e3),
+        }
+    }
 }
 
 /// What an epoch does, in order.
@@ -93,6 +121,7 @@ impl Default for PhaseTimes {
 
 #[derive(Debug, Default, Clone)]
 struct LaneText {
+    source: String,
     state: LaneState,
     error: Option<String>,
     waits_for: Option<String>,
@@ -130,9 +159,13 @@ impl Default for LaneStatus {
             epoch: AtomicU64::new(0),
             lag: AtomicI64::new(0),
             watermark_ns: AtomicI64::new(i64::MIN),
+            committed_ms: AtomicI64::new(0),
+            board_ns: AtomicI64::new(i64::MIN),
             panes: AtomicU64::new(0),
             state_bytes: AtomicU64::new(0),
             latency: Mutex::new(Histogram::new_with_max(3_600_000_000, 2).ok()),
+            event_latency: Mutex::new(Histogram::new_with_max(3_600_000_000, 2).ok()),
+            partitions: Mutex::default(),
             phases: Mutex::default(),
             snapshot_us: AtomicU64::new(0),
             snapshots_us: AtomicU64::new(0),
@@ -167,6 +200,17 @@ impl LaneStatus {
         matches!(self.text.lock().state, LaneState::Done | LaneState::Stopped)
     }
 
+    /// Says what it reads: a topic, or a table of Postgres.
+    pub fn set_source(&self, source: &str) {
+        self.text.lock().source = source.to_string();
+    }
+
+    /// Says how far it is behind, of every partition.
+    pub fn set_lags(&self, lags: Vec<PartitionLag>) {
+        self.lag.store(lags.iter().map(|lag| lag.records as i64).sum(), Ordering::Relaxed);
+        *self.partitions.lock() = lags;
+    }
+
     /// Says why it stopped, or what it waits for (`None`: nothing any more).
     pub fn set_trouble(&self, error: Option<String>, waits_for: Option<String>) {
         let mut text = self.text.lock();
@@ -177,6 +221,13 @@ impl LaneStatus {
     /// Notes how long the newest rows of an epoch took from the log to where they are visible.
     pub fn record_latency(&self, latency_us: u64) {
         if let Some(histogram) = self.latency.lock().as_mut() {
+            histogram.saturating_record(latency_us.max(1));
+        }
+    }
+
+    /// Notes how long the newest event of an epoch took from when it happened to where it is visible.
+    pub fn record_event_latency(&self, latency_us: u64) {
+        if let Some(histogram) = self.event_latency.lock().as_mut() {
             histogram.saturating_record(latency_us.max(1));
         }
     }
@@ -202,6 +253,11 @@ impl LaneStatus {
     /// How long the newest rows of an epoch took from the log to where they are visible, counted up to each of `bounds_us`.
     pub fn latency_distribution(&self, bounds_us: &[u64]) -> Distribution {
         self.latency.lock().as_ref().map(|histogram| Distribution::of(histogram, bounds_us)).unwrap_or_default()
+    }
+
+    /// The same from when the newest event of an epoch happened.
+    pub fn event_latency_distribution(&self, bounds_us: &[u64]) -> Distribution {
+        self.event_latency.lock().as_ref().map(|histogram| Distribution::of(histogram, bounds_us)).unwrap_or_default()
     }
 
     /// The same of each part of an epoch, by its name.
@@ -231,8 +287,10 @@ impl LaneStatus {
         let text = self.text.lock().clone();
         let quantile = |q| self.latency.lock().as_ref().map_or(0, |h| h.value_at_quantile(q));
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let time = |time_ns: &AtomicI64| Some(time_ns.load(Ordering::Relaxed)).filter(|&ns| ns != i64::MIN);
         LaneSnapshot {
             name: name.to_string(),
+            source: text.source,
             state: text.state,
             error: text.error,
             waits_for: text.waits_for,
@@ -249,7 +307,10 @@ impl LaneStatus {
             retries: get(&self.retries),
             epoch: get(&self.epoch),
             lag: self.lag.load(Ordering::Relaxed),
-            watermark_ns: Some(self.watermark_ns.load(Ordering::Relaxed)).filter(|&ns| ns != i64::MIN),
+            partitions: self.partitions.lock().clone(),
+            watermark_ns: time(&self.watermark_ns),
+            committed_ms: self.committed_ms.load(Ordering::Relaxed),
+            board_ns: time(&self.board_ns),
             panes: get(&self.panes),
             state_bytes: get(&self.state_bytes),
             latency_p50_us: quantile(0.5),
@@ -291,6 +352,8 @@ impl Distribution {
 #[allow(missing_docs, reason = "documented on LaneStatus")]
 pub struct LaneSnapshot {
     pub name: String,
+    /// The topic or table that it reads.
+    pub source: String,
     pub state: LaneState,
     pub error: Option<String>,
     pub waits_for: Option<String>,
@@ -308,7 +371,11 @@ pub struct LaneSnapshot {
     pub retries: u64,
     pub epoch: u64,
     pub lag: i64,
+    /// The same of each partition.
+    pub partitions: Vec<PartitionLag>,
     pub watermark_ns: Option<i64>,
+    pub committed_ms: i64,
+    pub board_ns: Option<i64>,
     pub panes: u64,
     pub state_bytes: u64,
     pub latency_p50_us: u64,

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 pub use self::backfill::{BackfillSnapshot, BackfillStatus, BackfillStep};
 pub use self::capture::{CaptureSnapshot, CaptureStatus, CopySnapshot};
-pub use self::lane::{Distribution, LaneSnapshot, LaneState, LaneStatus, Phase, PhaseSnapshot};
+pub use self::lane::{Distribution, LaneSnapshot, LaneState, LaneStatus, PartitionLag, Phase, PhaseSnapshot};
 pub use self::lookup::{LookupSnapshot, LookupStatus};
 use crate::memory::{Memory, MemorySnapshot};
 

@@ -7,6 +7,7 @@ pub mod demo;
 pub mod dlq;
 pub mod generate;
 mod machine;
+pub mod manual;
 pub mod progress;
 pub mod project_dir;
 pub mod receive;

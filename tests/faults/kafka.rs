@@ -43,7 +43,7 @@ async fn a_broker_that_is_gone_in_mid_stream_is_waited_for_and_nothing_is_lost()
         }
     }
     proxy.open();
-    falaj.wait_for_line(&["INFO", "is read again"]);
+    falaj.wait_for_line(&["INFO", "is read again, after"]);
     world.produce(EVENTS / 4);
     all_have_read(&page, EVENTS / 4 * 3).await;
     falaj.terminate();

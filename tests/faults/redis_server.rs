@@ -101,6 +101,7 @@ async fn a_server_that_refuses_writes_is_told_of_waited_for_and_gone_on_with() {
         assert_eq!(world.project.board("top_content").await, board, "what is there stays");
         server.ask(allow).await;
         wait_until("the board moves again", async || world.project.board("top_content").await != board).await;
+        falaj.wait_for_line(&["INFO", "table 'top_content'", "does it again, after"]);
     }
     falaj.terminate();
     ends_well(falaj);
@@ -120,10 +121,13 @@ async fn a_server_that_still_loads_its_data_is_waited_for() {
     let _ = redis::cmd("SHUTDOWN").arg("NOSAVE").query_async::<()>(&mut connection).await;
     // 20 000 keys at 300 µs: six seconds of LOADING, in which it answers now and then.
     server.start_again(&["--key-load-delay", "300", "--loading-process-events-interval-bytes", "1024"]);
-    world.produce(EVENTS / 2);
-    let mut falaj = Falaj::start(&mut world.project.command(&["run", "queries", "--until", "latest", "--no-web"]));
+    world.produce(EVENTS / 4);
+    let mut falaj = Falaj::start(&mut world.project.command(&["run", "queries", "--no-web"]));
     falaj.wait_for_line(&["WARN", "lane 'top_content' waits", "loading"]);
+    falaj.wait_for_line(&["INFO", "lane 'top_content' runs again after"]);
+    falaj.terminate();
     ends_well(falaj);
+    world.produce(EVENTS / 4);
     world.is_exact().await;
     world.project.finish().await;
 }

@@ -164,7 +164,7 @@ fn a_wrong_command_line_is_code_2() {
         (vec!["dlq", "list", "--stage", "sqll"], "invalid value 'sqll' for '--stage <STAGE>'"),
         (vec!["dlq", "list", "--offset", "7"], "write partition and offset as 0:43271"),
         (vec!["dlq", "list", "--since", "tomorrow"], "write a time as 2026-11-26T18:00:00Z, or as 2h for so long ago"),
-        (vec![], "Usage: falaj <COMMAND>"),
+        (vec![], "Usage: falaj [OPTIONS] <COMMAND>"),
     ] {
         let output = falaj(folder.path(), &args);
         let stderr = String::from_utf8_lossy(&output.stderr);

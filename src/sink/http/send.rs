@@ -120,7 +120,11 @@ impl Sender {
         loop {
             let why = match self.attempt(key, bytes.clone()).await? {
                 Attempt::Done => {
-                    self.said_away.store(false, Ordering::Relaxed);
+                    if self.said_away.swap(false, Ordering::Relaxed) {
+                        let (table, url, seconds) =
+                            (&self.options.table, self.options.shown_url(), began.elapsed().as_secs_f64());
+                        tracing::info!("table '{table}': {url} takes requests again, after {seconds:.1} s");
+                    }
                     return Ok(None);
                 }
                 Attempt::Refused(refusal) if refusal.status == 409 && ambiguous => format!("status 409: {}", refusal.text),

@@ -81,7 +81,13 @@ impl Connection {
         let mut said = false;
         loop {
             let error = match self.attempt(call).await {
-                Ok(answer) => return self.understand(answer),
+                Ok(answer) => {
+                    if said {
+                        let (table, seconds) = (&self.table, began.elapsed().as_secs_f64());
+                        tracing::info!("table '{table}': Redis at {} does it again, after {seconds:.1} s", self.address());
+                    }
+                    return self.understand(answer);
+                }
                 Err(error) => error,
             };
             if let Some(stop) = self.stops(&error) {

@@ -180,10 +180,11 @@ fn size(piece: &Payloads) -> usize {
 
 fn decode_and_append(shared: &Shared, decoder: &mut Option<Box<dyn Decoder>>, piece: Payloads) -> Result<()> {
     let (partition, size) = (piece.span.partition, size(&piece));
-    let mut told = false;
+    let mut since: Option<Instant> = None;
     let wait = &mut |error: &Error, time| {
         let why = error.chain();
-        if !std::mem::replace(&mut told, true) {
+        if since.is_none() {
+            since = Some(Instant::now());
             tracing::warn!("waiting: {why}");
         }
         shared.state.lock().decoding_waits = Some(why);
@@ -192,8 +193,9 @@ fn decode_and_append(shared: &Shared, decoder: &mut Option<Box<dyn Decoder>>, pi
     };
     let Some(segment) = decode(&shared.make_decoder, decoder, piece, wait)? else { return Ok(()) };
     let mut state = shared.state.lock();
-    if told {
+    if let Some(since) = since {
         state.decoding_waits = None;
+        tracing::info!("topic '{}' is decoded again, after {:.1} s", shared.source.topic(), since.elapsed().as_secs_f64());
     }
     state.in_flight -= size;
     if let Some(tail) = state.tails.get_mut(&partition) {

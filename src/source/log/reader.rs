@@ -1,5 +1,6 @@
 //! What a lane holds of a log: its own positions, and the next segments after them.
 
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::Shared;
 use super::feed::Feed;
-use super::state::{State, weight};
+use super::state::{State, Tail, weight};
 use crate::batch::Segment;
 use crate::error::{Error, Kind, Result};
 use crate::memory::{Account, Use};
 use crate::position::Positions;
+use crate::status::PartitionLag;
 
 /// One lane's walk over a log. Its positions move with [`LogReader::take`] only.
 pub struct LogReader {
@@ -26,6 +28,8 @@ pub struct LogReader {
     feed: Option<Feed>,
     /// What it handed over last.
     account: Account,
+    /// For each partition: what was appended before this time, ms since 1970, is taken.
+    taken_to_ms: BTreeMap<i32, i64>,
 }
 
 /// When memory is short a lane still takes so much at once.
@@ -35,7 +39,8 @@ impl LogReader {
     pub(super) fn new(shared: Arc<Shared>, from: Positions) -> Self {
         let key = shared.state.lock().add_lane(from.clone());
         shared.room.notify_all();
-        Self { shared, key, positions: from, last: -1, feed: None, account: Account::unlimited(Use::Epoch) }
+        let account = Account::unlimited(Use::Epoch);
+        Self { shared, key, positions: from, last: -1, feed: None, account, taken_to_ms: BTreeMap::new() }
     }
 
     /// The same, with what was handed over last on `account`: it counts until the next call of [`LogReader::take`], which hands
@@ -62,6 +67,9 @@ impl LogReader {
             let taken = self.try_take(bytes_max)?;
             if !taken.is_empty() {
                 self.account.set(taken.iter().map(|segment| weight(segment)).sum());
+                for segment in &taken {
+                    self.note_time(segment.span.partition, segment.appended_ms);
+                }
                 return Ok(taken);
             }
             if hunger.is_none() {
@@ -105,14 +113,36 @@ impl LogReader {
         state.tails.iter().any(|(&partition, tail)| tail.has_next(self.positions.get(partition)))
     }
 
-    /// How many offsets lie between the lane's positions and the log ends as last heard of.
-    pub fn behind(&self) -> i64 {
+    /// How many offsets lie between the lane's position in each partition and the log end as last heard of.
+    pub(super) fn behind(&self) -> BTreeMap<i32, i64> {
         let state = self.shared.state.lock();
-        let left = state.tails.iter().map(|(&partition, tail)| {
+        let left = |(&partition, tail): (&i32, &Tail)| {
             let at = self.positions.get(partition).or(tail.beginning).unwrap_or(0);
-            (tail.log_end - at).max(0)
-        });
-        left.sum()
+            (partition, (tail.log_end - at).max(0))
+        };
+        state.tails.iter().map(left).collect()
+    }
+
+    /// How far the lane is behind the log end of each partition, as last heard of. Where it is not, all that was appended before
+    /// `now_ms` is taken.
+    pub fn lags(&mut self, now_ms: i64) -> Vec<PartitionLag> {
+        let mut lags = Vec::new();
+        for (partition, records) in self.behind() {
+            if records == 0 {
+                self.note_time(partition, now_ms);
+            }
+            let taken_to_ms = self.taken_to_ms.get(&partition).copied();
+            lags.push(PartitionLag { partition, records: records.unsigned_abs(), taken_to_ms });
+        }
+        lags
+    }
+
+    /// 0 is no time.
+    fn note_time(&mut self, partition: i32, time_ms: i64) {
+        if time_ms > 0 {
+            let taken_to = self.taken_to_ms.entry(partition).or_insert(time_ms);
+            *taken_to = time_ms.max(*taken_to);
+        }
     }
 
     /// What the lane's reading waits for, when the source cannot be reached: a sentence.

@@ -22,7 +22,7 @@ pub(super) struct State {
     /// What decoding waits for: a sentence.
     pub(super) decoding_waits: Option<String>,
     /// That the source is away was said; it is said again only after it was back.
-    pub(super) said_away: bool,
+    pub(super) away_since: Option<Instant>,
     pub(super) tails: BTreeMap<i32, Tail>,
     pub(super) lanes: BTreeMap<u64, Lane>,
     /// Bytes of all segments held.
@@ -74,7 +74,7 @@ impl State {
             error: None,
             waiting: None,
             decoding_waits: None,
-            said_away: false,
+            away_since: None,
             tails: BTreeMap::new(),
             lanes: BTreeMap::new(),
             bytes: 0,
@@ -125,7 +125,8 @@ impl State {
     /// Notes that the source is away, and tells the operator once.
     pub(super) fn is_away(&mut self, error: &Error) {
         let waiting = error.chain();
-        if !std::mem::replace(&mut self.said_away, true) {
+        if self.away_since.is_none() {
+            self.away_since = Some(Instant::now());
             tracing::warn!("waiting: {waiting}");
         }
         self.waiting = Some(waiting);
@@ -133,8 +134,8 @@ impl State {
 
     /// Notes that the source gives something, or nothing because there is no more.
     pub(super) fn is_back(&mut self, topic: &str) {
-        if std::mem::take(&mut self.said_away) {
-            tracing::info!("topic '{topic}' is read again");
+        if let Some(since) = self.away_since.take() {
+            tracing::info!("topic '{topic}' is read again, after {:.1} s", since.elapsed().as_secs_f64());
         }
     }
 

@@ -12,6 +12,7 @@ use crate::memory::{Memory, Use};
 use crate::position::Span;
 use crate::source::Start;
 use crate::source::memory::MemorySource;
+use crate::status::PartitionLag;
 
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -118,6 +119,10 @@ async fn wait_for(what: &str, mut reached: impl FnMut() -> bool) {
     }
 }
 
+fn behind(lane: &LogReader) -> i64 {
+    lane.behind().values().sum()
+}
+
 #[tokio::test]
 async fn two_lanes_get_every_record_in_order_within_the_bound() {
     let source = MemorySource::new("t", 3, usize::MAX);
@@ -134,7 +139,7 @@ async fn two_lanes_get_every_record_in_order_within_the_bound() {
     seen_fast.until(&mut fast, 150_000).await;
     seen_slow.until(&mut slow, 150_000).await;
     wait_for("the log end", || fast.all_at_log_end() && slow.all_at_log_end()).await;
-    assert_eq!((fast.behind(), slow.behind()), (0, 0));
+    assert_eq!((behind(&fast), behind(&slow)), (0, 0));
     assert_eq!(fast.positions(), &seen_slow.at);
 }
 
@@ -149,12 +154,36 @@ impl Seen {
 }
 
 #[tokio::test]
+async fn a_lag_is_as_old_as_what_was_taken_last_or_as_the_last_time_at_the_log_end() {
+    let source = MemorySource::new("t", 1, usize::MAX);
+    fill(&source, 0, 5_000);
+    let log = open(&source, 1, 16 << 20);
+    let mut lane = log.subscribe(Positions::default());
+    wait_for("all is read", || behind(&lane) == 5_000).await;
+    let lag = |records, taken_to_ms| vec![PartitionLag { partition: 0, records, taken_to_ms }];
+    assert_eq!(lane.lags(9_000), lag(5_000, None), "nothing is known of what was never looked at");
+    let mut seen = Seen::default();
+    seen.add(&lane.take(1_000, WAIT).await.expect("no error"));
+    let left = 5_000 - seen.rows.unsigned_abs();
+    let waits = lane.lags(9_000);
+    assert_eq!(waits[0].records, left);
+    assert!(left > 0 && waits[0].taken_to_ms.is_some_and(|ms| ms < 5_000), "record n was appended at n: {waits:?}");
+    seen.until(&mut lane, 5_000).await;
+    assert_eq!(lane.lags(9_000), lag(0, Some(9_000)));
+    source.push(0, Some(b"5000".to_vec()), 5_000);
+    wait_for("one more is read", || behind(&lane) == 1).await;
+    let waits = lane.lags(9_400);
+    assert_eq!(waits, lag(1, Some(9_000)), "an old record that comes late is no older than the last look");
+    assert_eq!(waits[0].seconds(9_400), Some(0.4));
+}
+
+#[tokio::test]
 async fn a_lane_that_took_a_part_of_a_segment_knows_that_there_is_more() {
     let source = MemorySource::new("t", 1, usize::MAX);
     fill(&source, 0, 5_000);
     let log = open(&source, 1, 16 << 20);
     let mut lane = log.subscribe(Positions::default());
-    wait_for("all is decoded", || log.bytes() >= 5_000 * 16 && lane.behind() == 5_000).await;
+    wait_for("all is decoded", || log.bytes() >= 5_000 * 16 && behind(&lane) == 5_000).await;
     let (mut seen, mut parts) = (Seen::default(), 0);
     while seen.rows < 5_000 {
         assert!(parts == 0 || lane.has_more(), "{} rows are left", 5_000 - seen.rows);
