@@ -157,7 +157,6 @@ pub mod decode {
     /// How the records of the first message of a writer's schema are read.
     pub struct ProtobufReader {
         plan: protobuf::ProtobufPlan,
-        found: protobuf::Found,
         rows: rows::Rows,
         columns: SchemaRef,
     }
@@ -166,18 +165,18 @@ pub mod decode {
         pub fn new(writer: &Known, columns: SchemaRef) -> Self {
             let plan = protobuf::ProtobufPlan::new(writer, &[0], None, &columns).unwrap();
             let rows = rows::Rows::new(&columns).unwrap();
-            Self { plan, found: protobuf::Found::default(), rows, columns }
+            Self { plan, rows, columns }
         }
 
         /// As for Avro. What the bytes would be as the place of a message is looked at, too.
         pub fn read(&mut self, records: &[&[u8]]) -> (RecordBatch, Vec<usize>) {
-            let Self { plan, found, rows, columns } = self;
+            let Self { plan, rows, columns } = self;
             each(records, rows, columns, |rows, bytes, from, to| {
                 let bytes = &bytes[..to];
                 if let Ok(length) = protobuf::path_bytes(&bytes[from..]) {
                     assert!(length <= bytes.len() - from);
                 }
-                plan.read(rows, found, bytes, from)
+                plan.read(rows, bytes, from)
             })
         }
     }

@@ -11,7 +11,7 @@ use super::{Fault, of_another_type, unknown};
 use crate::batch::Payloads;
 use crate::decode::Decoded;
 use crate::decode::avro::AvroPlan;
-use crate::decode::protobuf::{Found, ProtobufPlan, path_bytes};
+use crate::decode::protobuf::{ProtobufPlan, path_bytes};
 use crate::decode::rows::Rows;
 use crate::error::Result;
 use crate::registry::SchemaType;
@@ -69,7 +69,6 @@ impl AvroPlans {
 /// A plan for each message of a writer's schema in Protobuf, by the bytes that name it; of those that cannot be read, why.
 pub(super) struct ProtobufPlans {
     rows: Rows,
-    found: Found,
     of: HashMap<SchemaId, Vec<Message>>,
 }
 
@@ -78,7 +77,7 @@ type Message = (Box<[u8]>, Planned<ProtobufPlan>);
 
 impl ProtobufPlans {
     pub(super) fn new(schema: &SchemaRef) -> Result<Self> {
-        Ok(Self { rows: Rows::new(schema)?, found: Found::default(), of: HashMap::new() })
+        Ok(Self { rows: Rows::new(schema)?, of: HashMap::new() })
     }
 
     pub(super) fn forget(&mut self) {
@@ -92,7 +91,7 @@ impl ProtobufPlans {
         schemas: &Schemas,
         id_bytes: usize,
     ) -> Result<Decoded> {
-        let Self { rows, found, of } = self;
+        let Self { rows, of } = self;
         let decoded = each(payloads, schema, rows, id_bytes, |rows, Frame { id, rest, .. }, bytes, from, to| {
             let bytes = &bytes[..to];
             let (path, record) = match rest {
@@ -113,7 +112,7 @@ impl ProtobufPlans {
                 plans.push((path.into(), plan));
                 plans.len() - 1
             });
-            plans[at].1.as_ref().map_err(Fault::clone)?.read(rows, found, bytes, record)
+            plans[at].1.as_ref().map_err(Fault::clone)?.read(rows, bytes, record)
         })?;
         of.retain(|_, plans| plans.iter().all(|(_, plan)| stays(plan)));
         Ok(decoded)

@@ -1,8 +1,8 @@
 //! The format `protobuf`: a message in Protobuf's wire format, written by any version of a schema.
 //!
 //! Values go from the payload into columns, with nothing in between; fields that no query uses are passed over. Each message of each version
-//! is planned once ([`plan`]); of its records it is noted where the fields stand ([`wire`]), then they are read ([`values`]). Texts stay where
-//! they are in the payloads' memory.
+//! is planned once ([`plan`]); its records are walked through field by field ([`wire`]), and what is a column's is put there ([`values`]). Texts
+//! stay where they are in the payloads' memory.
 //!
 //! | column | takes |
 //! |---|---|
@@ -32,10 +32,10 @@ mod wire;
 
 use arrow::datatypes::{Field, Schema as ArrowSchema, SchemaRef};
 
-use self::plan::{Absent, Plan, column_type};
+use self::plan::{Plan, column_type};
 use self::schema::Files;
 use self::values::{Wrong, put, put_absent};
-use self::wire::{Broken, Input, Raw, zigzag};
+use self::wire::{Broken, Input, zigzag};
 use super::framed::Fault;
 use super::rows::Rows;
 use super::rows::column::Refusal;
@@ -47,15 +47,6 @@ const PATH_MAX: u64 = 32;
 /// How the records of one message of a writer's schema are read.
 #[derive(Debug)]
 pub(in crate::decode) struct ProtobufPlan(Plan);
-
-/// Where the fields of the present record stand; kept from one to the next.
-#[derive(Debug, Default)]
-pub(in crate::decode) struct Found {
-    /// By their places in [`Plan::cells`].
-    values: Vec<Option<Raw>>,
-    /// Of each `oneof`, the member that was last.
-    oneofs: Vec<u32>,
-}
 
 /// The length of the indexes at the beginning of a payload, behind the schema's id, that say which message it is.
 pub(in crate::decode) fn path_bytes(payload: &[u8]) -> Result<usize, Fault> {
@@ -102,38 +93,11 @@ impl ProtobufPlan {
     }
 
     /// Adds the row of the record `bytes[from..]`, or a part of it and says what is wrong.
-    pub(in crate::decode) fn read(&self, rows: &mut Rows, found: &mut Found, bytes: &[u8], from: usize) -> Result<(), Fault> {
-        let Plan { cells, missing, .. } = &self.0;
+    pub(in crate::decode) fn read(&self, rows: &mut Rows, bytes: &[u8], from: usize) -> Result<(), Fault> {
+        let Plan { watched, cells, missing } = &self.0;
         let mut input = Input::new(bytes, from);
-        self.find(&mut input, found).map_err(|broken| broken_fault(broken, input.at - from))?;
-        for (cell, raw) in cells.iter().zip(&found.values) {
-            let column = &mut rows.columns[cell.column];
-            let done = match (raw, &cell.absent) {
-                (Some(raw), _) => put(&cell.cell, *raw, bytes, column, &mut rows.resolved),
-                (None, Absent::Required) => Err(Wrong::Required),
-                (None, absent) => put_absent(absent, column, &mut rows.resolved),
-            };
-            done.map_err(|wrong| field_fault(&cell.name, wrong))?;
-        }
-        for &column in missing {
-            let column = &mut rows.columns[column];
-            if column.put_null().is_err() {
-                let why = format!("the writer's schema has no field '{}', which may not be NULL", column.field().name());
-                return Err(Fault::schema("null", why));
-            }
-        }
-        Ok(())
-    }
-
-    /// Notes where the fields stand.
-    fn find(&self, input: &mut Input<'_>, found: &mut Found) -> Result<(), Broken> {
-        let Plan { watched, cells, oneofs, .. } = &self.0;
-        found.values.clear();
-        found.values.resize(cells.len(), None);
-        found.oneofs.clear();
-        found.oneofs.resize(*oneofs, 0);
         let mut next = 0;
-        while let Some((number, raw)) = input.next()? {
+        while let Some((number, raw)) = input.next().map_err(|broken| broken_fault(broken, input.at - from))? {
             // Fields mostly come in the order of their numbers.
             if watched.get(next).is_none_or(|field| field.number != number) {
                 next = match watched.binary_search_by_key(&number, |field| field.number) {
@@ -143,16 +107,30 @@ impl ProtobufPlan {
             }
             let field = &watched[next];
             next += 1;
-            if let Some(cell) = field.cell {
-                found.values[cell] = Some(raw);
-            }
             if let Some(oneof) = field.oneof {
-                found.oneofs[oneof] = number;
+                for other in cells.iter().filter(|other| other.oneof == Some(oneof)) {
+                    rows.columns[other.column].truncate(rows.count);
+                }
+            }
+            let Some(cell) = field.cell.map(|cell| &cells[cell]) else { continue };
+            let column = &mut rows.columns[cell.column];
+            // The last one counts.
+            if column.len() > rows.count {
+                column.truncate(rows.count);
+            }
+            put(&cell.cell, raw, bytes, column, &mut rows.resolved).map_err(|wrong| field_fault(&cell.name, wrong))?;
+        }
+        for cell in cells {
+            let column = &mut rows.columns[cell.column];
+            if column.len() == rows.count {
+                put_absent(&cell.absent, column, &mut rows.resolved).map_err(|wrong| field_fault(&cell.name, wrong))?;
             }
         }
-        for (cell, raw) in cells.iter().zip(&mut found.values) {
-            if cell.oneof.is_some_and(|oneof| found.oneofs[oneof] != cell.number) {
-                *raw = None;
+        for &column in missing {
+            let column = &mut rows.columns[column];
+            if column.put_null().is_err() {
+                let why = format!("the writer's schema has no field '{}', which may not be NULL", column.field().name());
+                return Err(Fault::schema("null", why));
             }
         }
         Ok(())

@@ -73,7 +73,6 @@ pub(super) struct Plan {
     /// By number.
     pub(super) watched: Vec<Watched>,
     pub(super) cells: Vec<Planned>,
-    pub(super) oneofs: usize,
     /// Columns that the writer has no field for.
     pub(super) missing: Vec<usize>,
 }
@@ -117,8 +116,7 @@ impl Plan {
         let mut watched: Vec<Watched> =
             watched.map(|field| Watched { number: field.number, cell: of_cell(field), oneof: field.oneof }).collect();
         watched.sort_by_key(|field| field.number);
-        let oneofs = watched.iter().filter_map(|field| field.oneof).max().map_or(0, |most| most + 1);
-        Ok(Self { watched, cells, oneofs, missing })
+        Ok(Self { watched, cells, missing })
     }
 }
 
