@@ -125,7 +125,7 @@ impl OpenSource {
             source: Arc::clone(&self.opened.source),
             log: Arc::clone(&self.log),
             start: self.opened.start,
-            make_dead: self.make_dead(run, settings),
+            make_dead: self.make_dead(run, settings, &self.def.place),
             store: Arc::clone(store),
             lineage: lineage.to_string(),
             clock: run.clock.clone(),
@@ -154,6 +154,7 @@ impl OpenSource {
         let settings = project.settings();
         let ns = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
         let sink = self.sink_of(run, &plan)?;
+        let place = project.lanes().iter().find(|lane| lane.name == plan.name).map_or("", |lane| lane.place());
         let kind = SinkKind::of(&sink)?;
         let emit = emit_of(&sink, &kind)?;
         let roll = match &kind {
@@ -178,7 +179,7 @@ impl OpenSource {
             log: Arc::clone(&self.log),
             start: self.opened.start,
             make_sink: make_sink(kind, &sink, outbox.to_string(), run, plan.memory.clone()),
-            make_dead: self.make_dead(run, settings),
+            make_dead: self.make_dead(run, settings, place),
             store: Arc::clone(store),
             lineage: lineage.to_string(),
             clock: run.clock.clone(),
@@ -206,11 +207,14 @@ impl OpenSource {
         }
     }
 
-    fn make_dead(&self, run: &Run, settings: &Settings) -> crate::lane::Make<Box<dyn DeadLetters>> {
+    /// Where the letters of SQL at `place` (`file:line:column`) go.
+    fn make_dead(&self, run: &Run, settings: &Settings, place: &str) -> crate::lane::Make<Box<dyn DeadLetters>> {
+        let file = place.rsplitn(3, ':').nth(2).unwrap_or(place).to_string();
         let topic = self.opened.source.topic().to_string();
         match (&run.world, self.opened.kafka.clone()) {
             (World::Real, Some(options)) => Arc::new(move || {
-                Ok(Box::new(KafkaDeadLetters::new(options.brokers.clone(), options.kafka.clone(), topic.clone())))
+                let letters = KafkaDeadLetters::new(options.brokers.clone(), options.kafka.clone(), topic.clone());
+                Ok(Box::new(letters.of_file(file.clone())))
             }),
             (World::Real, None) => {
                 let folder = settings.dead_letters.clone();

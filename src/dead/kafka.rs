@@ -51,6 +51,7 @@ pub struct KafkaDeadLetters {
     brokers: String,
     properties: Vec<(String, String)>,
     topic: String,
+    file: Option<String>,
     letters: Option<Arc<Letters>>,
     transactions: Transactions,
 }
@@ -59,7 +60,13 @@ impl KafkaDeadLetters {
     /// A place for the dead letters of `topic`. `properties` are librdkafka's, as for the source; connects to nothing.
     pub fn new(brokers: impl Into<String>, properties: Vec<(String, String)>, topic: impl Into<String>) -> Self {
         let (brokers, topic) = (brokers.into(), topic.into());
-        Self { brokers, properties, topic, letters: None, transactions: Transactions::default() }
+        Self { brokers, properties, topic, file: None, letters: None, transactions: Transactions::default() }
+    }
+
+    /// The same for the letters of this file of SQL.
+    pub fn of_file(mut self, file: impl Into<String>) -> Self {
+        self.file = Some(file.into());
+        self
     }
 
     /// The topic that the letters of `topic` go to.
@@ -85,7 +92,7 @@ impl KafkaDeadLetters {
 impl DeadLetters for KafkaDeadLetters {
     async fn open(&mut self, writer: &Writer) -> Result<Option<u64>> {
         let (source, dlq) = (self.topic.clone(), Self::topic_for(&self.topic));
-        self.letters = Some(Arc::new(Letters { source, dlq, lane: writer.lane.clone() }));
+        self.letters = Some(Arc::new(Letters { source, dlq, lane: writer.lane.clone(), file: self.file.clone() }));
         self.transactions.open(self.place(writer)).await
     }
 

@@ -29,7 +29,7 @@ pub(super) enum Missing {
 /// All headers of `letter`, after those of its original.
 pub(super) fn of_letter(
     original: OwnedHeaders,
-    (topic, lane): (&str, &str),
+    (topic, lane, file): (&str, &str, Option<&str>),
     letter: &DeadLetter,
     missing: Option<Missing>,
     now_ms: i64,
@@ -65,7 +65,8 @@ pub(super) fn of_letter(
     });
     let schema_id = letter.schema_id.map(|id| id.to_string());
     let schema_id = schema_id.as_deref().map(|id| (SCHEMA_ID, id));
-    let all = connect.into_iter().chain(ours).chain(schema_id).chain(missing);
+    let file = file.map(|file| ("falaj.dlq.file", file));
+    let all = connect.into_iter().chain(ours).chain(file).chain(schema_id).chain(missing);
     all.fold(original, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
 
@@ -156,7 +157,7 @@ mod tests {
     #[test]
     fn a_letter_is_read_back_with_what_its_original_had() {
         let trace = OwnedHeaders::new().insert(Header { key: "trace", value: Some("1") });
-        let headers = of_letter(trace, ("t", "top"), &letter("evaluation"), None, 7);
+        let headers = of_letter(trace, ("t", "top", None), &letter("evaluation"), None, 7);
         let read = letter_of(&record("x", headers.clone())).unwrap();
         let at = (read.topic.as_str(), read.partition, read.offset, read.kept_in);
         assert_eq!(
@@ -169,7 +170,7 @@ mod tests {
             (Some(&b"k"[..]), Some(&b"x"[..]), Some(5))
         );
         assert_eq!(read.headers, [("trace".to_string(), Some(b"1".to_vec()))]);
-        let gone = of_letter(headers, ("t", "top"), &letter("evaluation"), Some(Missing::Gone), 7);
+        let gone = of_letter(headers, ("t", "top", None), &letter("evaluation"), Some(Missing::Gone), 7);
         assert_eq!(letter_of(&record("", gone)).unwrap().original, Original::Gone);
         let foreign = OwnedHeaders::new().insert(Header { key: "__connect.errors.topic", value: Some("t") });
         assert_eq!(letter_of(&record("x", foreign)), None, "Connect's own letters are not ours");
@@ -177,8 +178,8 @@ mod tests {
 
     #[test]
     fn a_record_that_fails_again_counts_its_replays_and_keeps_its_lane() {
-        let first = letter_of(&record("x", of_letter(OwnedHeaders::new(), ("t", "top"), &letter("a"), None, 7))).unwrap();
-        let again = letter_of(&record("x", of_letter(of_replay(&first), ("t", "other"), &letter("b"), None, 8))).unwrap();
+        let first = letter_of(&record("x", of_letter(OwnedHeaders::new(), ("t", "top", None), &letter("a"), None, 7))).unwrap();
+        let again = letter_of(&record("x", of_letter(of_replay(&first), ("t", "other", None), &letter("b"), None, 8))).unwrap();
         assert_eq!((again.attempts, again.restricted_to.as_deref(), again.lane.as_str()), (1, Some("top"), "other"));
         assert_eq!(again.headers, []);
         let (replayed, twice) = (of_replay(&again), of_replay(&Letter { stage: "decode".into(), ..again.clone() }));

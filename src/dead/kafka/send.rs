@@ -21,6 +21,8 @@ pub(super) struct Letters {
     pub(super) dlq: String,
     /// The lane's name.
     pub(super) lane: String,
+    /// The file that declares it, or the table of a built-in one.
+    pub(super) file: Option<String>,
 }
 
 impl Letters {
@@ -66,7 +68,7 @@ impl Letters {
     ) -> KafkaResult<()> {
         // Copied by librdkafka, unread: names, order, doubles and null values stay as they were.
         let headers = original.and_then(|original| original.headers()).map_or_else(OwnedHeaders::new, |own| own.detach());
-        let headers = headers::of_letter(headers, (&self.source, &self.lane), letter, missing, now_ms);
+        let headers = headers::of_letter(headers, (&self.source, &self.lane, self.file.as_deref()), letter, missing, now_ms);
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(&self.dlq).headers(headers);
         record.key = original.and_then(|original| original.key());
         record.payload = match original {
