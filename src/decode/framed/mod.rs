@@ -1,7 +1,8 @@
 //! The formats whose payloads begin with the id of a schema in a registry: `avro`, `json-schema` and `protobuf`.
 //!
-//! [`frame`] says where the id stands. Before a batch is decoded its ids are learnt ([`FramedDecoder::prepare`](super::Decoder::prepare)): a registry that is away makes the
-//! log wait, and nothing becomes a dead letter for it. Beside the codes of [`super::avro`], [`super::json`] and [`super::protobuf`] these are dead letters:
+//! [`frame`] says where the id stands. Before a batch is decoded its ids are learnt ([`FramedDecoder::prepare`](super::Decoder::prepare)): a
+//! registry that is away makes the log wait, and nothing becomes a dead letter for it. Beside the codes of [`super::avro`], [`super::json`] and
+//! [`super::protobuf`] these are dead letters:
 //!
 //! | stage | code | the payload |
 //! |---|---|---|
@@ -85,8 +86,8 @@ enum Body {
 }
 
 impl FramedDecoder {
-    /// A decoder for these columns. The registry's schemas must be of this type, and an id takes so many bytes, 4 or 8. Fails with [`Kind::Sql`] and the column's name if
-    /// a type cannot be decoded or a name comes twice.
+    /// A decoder for these columns. The registry's schemas must be of this type, and an id takes so many bytes, 4 or 8. Fails with
+    /// [`Kind::Sql`] and the column's name if a type cannot be decoded or a name comes twice.
     pub fn new(schema: SchemaRef, schema_type: SchemaType, schemas: Arc<Schemas>, id_bytes: usize) -> Result<Self> {
         let body = match schema_type {
             SchemaType::Avro => Body::Avro(Box::new(AvroPlans::new(&schema)?)),
@@ -149,6 +150,8 @@ fn decode_json(decoder: &mut JsonDecoder, mut payloads: Payloads, schemas: &Sche
     let partition = payloads.span.partition;
     let mut skipped = payloads.tombstones.iter().copied().peekable();
     let mut frames = Frames::new(&payloads.headers, id_bytes);
+    // From which offset on records were written by which schema.
+    let mut written: Vec<(i64, SchemaId)> = Vec::new();
     let mut from = 0;
     for (index, (&to, &offset)) in payloads.ends.iter().zip(&payloads.offsets).enumerate() {
         let payload = &mut payloads.bytes[std::mem::replace(&mut from, to)..to];
@@ -156,6 +159,9 @@ fn decode_json(decoder: &mut JsonDecoder, mut payloads: Payloads, schemas: &Sche
             continue;
         }
         let fault = frames.next(index, payload).and_then(|frame| {
+            if written.last().is_none_or(|(_, last)| *last != frame.id) {
+                written.push((offset, frame.id));
+            }
             let verdict = verdicts.entry(frame.id).or_insert_with(|| json_fault(frame.id, schemas));
             verdict.clone().map_or(Ok(frame.bytes), |fault| Err(fault.of(frame.id)))
         });
@@ -164,13 +170,14 @@ fn decode_json(decoder: &mut JsonDecoder, mut payloads: Payloads, schemas: &Sche
             Err(fault) => faults.push((index, fault.letter(partition, offset))),
         }
     }
-    if faults.is_empty() {
-        return decoder.decode(payloads);
-    }
     let tombstones: Vec<i64> = payloads.tombstones.iter().map(|&index| payloads.offsets[index]).collect();
     payloads.tombstones.extend(faults.iter().map(|(index, _)| *index));
     payloads.tombstones.sort_unstable();
     let mut decoded = decoder.decode(payloads)?;
+    for letter in &mut decoded.dead {
+        let at = written.partition_point(|(offset, _)| *offset <= letter.offset);
+        letter.schema_id = at.checked_sub(1).map(|at| written[at].1);
+    }
     decoded.dead.extend(faults.into_iter().map(|(_, letter)| letter));
     decoded.dead.sort_by_key(|letter| letter.offset);
     decoded.tombstones = tombstones;
@@ -182,5 +189,49 @@ fn json_fault(id: SchemaId, schemas: &Schemas) -> Option<Fault> {
         None => Some(unknown(id)),
         Some(known) if known.schema.schema_type != SchemaType::Json => Some(of_another_type(&known, SchemaType::Json)),
         Some(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::{DataType, Field};
+    use tokio::runtime::Runtime;
+
+    use super::*;
+    use crate::decode::registered::Registered;
+
+    #[test]
+    fn a_letter_has_the_schema_of_its_record_where_that_says_one() {
+        let registry =
+            Registered { schema_type: SchemaType::Json, texts: vec!["{}".into(), "{}".into()], imported: Vec::new() };
+        let runtime = Runtime::new().unwrap();
+        let schemas = Arc::new(Schemas::new(Arc::new(registry), runtime.handle().clone(), "plays-value".into()));
+        let columns = Arc::new(ArrowSchema::new(vec![Field::new("id", DataType::Int64, true)]));
+        let mut decoder = FramedDecoder::new(columns, SchemaType::Json, schemas, 4).unwrap();
+        let framed = |id: u8, text: &str| [&[0, 0, 0, 0, id], text.as_bytes()].concat();
+        let records = [
+            framed(1, "{\"id\":1}"),
+            framed(1, "{"),
+            b"{}".to_vec(),
+            framed(2, "{\"id\":\"x\"}"),
+            framed(2, "{}"),
+            framed(9, "{}"),
+            framed(1, "["),
+        ];
+        let mut batch = Payloads::default();
+        records.iter().zip(10..).for_each(|(record, offset)| batch.push(offset, Some(record)));
+        decoder.prepare(&batch).unwrap();
+        let decoded = decoder.decode(batch).unwrap();
+        let letters: Vec<_> = decoded.dead.iter().map(|letter| (letter.offset, letter.code, letter.schema_id)).collect();
+        let id = |id| Some(SchemaId::Id(id));
+        let expected = [
+            (11, "truncated", id(1)),
+            (12, "framing", None),
+            (13, "type_mismatch", id(2)),
+            (15, "unknown_schema", id(9)),
+            (16, "truncated", id(1)),
+        ];
+        assert_eq!(letters, expected);
+        assert_eq!(decoded.rows.num_rows(), 2);
     }
 }
