@@ -19,6 +19,7 @@ use crate::tool::manual::{self, CompletionsArgs, ManArgs};
 use crate::tool::progress::BesideBars;
 use crate::tool::receive::{self, ReceiveArgs};
 use crate::tool::run::{self, CheckArgs, RunArgs};
+use crate::tool::status::{self, StatusArgs};
 
 /// Events from Postgres and Kafka through SQL files into Redis, Parquet and HTTP, exactly once, in well under a second.
 #[derive(Debug, Parser)]
@@ -55,6 +56,8 @@ enum Command {
     Capture(CaptureArgs),
     /// List, show, replay or purge the dead letters of a folder's sources
     Dlq(DlqArgs),
+    /// Say what a running falaj does: its lanes, their lag and latency, and what is in the way
+    Status(StatusArgs),
     /// Make tables, content and events, in Postgres and Kafka
     Generate(GenerateArgs),
     /// Stand for the external HTTP system: take rows, count them, show the last ones
@@ -82,7 +85,12 @@ fn share_heaps() {
 /// the end of a connection, which raises the same signal.
 fn end_with_the_reader(command: &Command) {
     let only_prints = match command {
-        Command::Check(_) | Command::Checkpoint(_) | Command::Capture(_) | Command::Dlq(_) | Command::Completions(_) => true,
+        Command::Check(_)
+        | Command::Checkpoint(_)
+        | Command::Capture(_)
+        | Command::Dlq(_)
+        | Command::Completions(_)
+        | Command::Status(_) => true,
         Command::Backfill(args) => args.only_prints(),
         _ => false,
     };
@@ -166,6 +174,7 @@ async fn dispatch(typed: Command) -> Result<()> {
         Command::Checkpoint(args) => checkpoint::run(args).await,
         Command::Capture(args) => capture::run(args).await,
         Command::Dlq(args) => dlq::run(args).await,
+        Command::Status(args) => status::run(args).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Receive(args) => receive::run(args, stopped()).await,
         Command::Completions(args) => manual::completions(args, command()),

@@ -8,8 +8,11 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
+use crate::support::kafka::Record;
 use crate::support::project::{Project, lane, wait_until};
 use crate::support::receiver::Receiver;
+
+const UNUSED: &str = "http://127.0.0.1:9/";
 
 #[test]
 fn every_alert_fires_when_it_should() {
@@ -21,6 +24,44 @@ fn every_alert_fires_when_it_should() {
     let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
     let silent: Vec<_> = alerts.filter(|alert| !tests.contains(&format!("- alertname: {alert}\n"))).collect();
     assert!(silent.is_empty(), "rules_test.yml sees no {silent:?} fire");
+}
+
+#[tokio::test]
+async fn another_terminal_sees_what_runs_what_has_stopped_and_where_nobody_answers() {
+    let project = Project::new(1).await;
+    project.fill_content(1, 1);
+    project.remove(&["bigquery", "partner", "top_content_seconds"]);
+    let (falaj, page) = project.run(UNUSED, &[]);
+    wait_until("the lane runs", async || lane(&page, "top_content").await["state"] == "running").await;
+    let status = |url: &str, more: &[&str]| {
+        let output = project.command(&["status", "--url", url]).args(more).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, said, why) = status(&page, &[]);
+    assert_eq!(code, Some(0), "{why}");
+    assert!(said.lines().any(|line| line.starts_with("top_content") && line.contains(" running ")), "{said}");
+    let all: Value = serde_json::from_str(&status(&page, &["--json"]).1).unwrap();
+    assert_eq!(all["status"]["lanes"].as_array().map(Vec::len), Some(2));
+
+    // Another type of value under its key stops the lane.
+    let mut redis = project.redis().await;
+    redis::cmd("SET").arg(project.board_key("top_content")).arg("mine").query_async::<()>(&mut redis).await.unwrap();
+    let event = Record::of(r#"{"id":1,"content_id":"c000000","event_ts":"2026-01-01T00:00:00Z"}"#);
+    project.topic.produce(0, &[event]);
+    wait_until("the lane has stopped", async || lane(&page, "top_content").await["state"] == "stopped").await;
+    let (code, said, why) = status(&page, &[]);
+    assert_eq!((code, why.as_str()), (Some(1), "falaj: stopped: lane 'top_content'\n"));
+    assert!(said.contains("lane 'top_content': ") && said.contains("holds another type of value"), "{said}");
+    falaj.terminate();
+    falaj.end();
+    let (code, _, why) = status(&page, &[]);
+    assert_eq!(code, Some(1));
+    assert!(why.starts_with(&format!("falaj: no falaj answers at {page}/api/v1/status: start one with 'falaj run'")), "{why}");
+    let receiver = Receiver::start(project.path("received"));
+    let (code, _, why) = status(receiver.url.trim_end_matches(|c| c != '/'), &[]);
+    assert!(code == Some(2) && why.contains("is no falaj: say where its page is with --url"), "{why}");
+    project.finish().await;
 }
 
 #[tokio::test]

@@ -228,9 +228,9 @@ impl Registry for HttpRegistry {
     async fn fetch(&self, id: SchemaId) -> Result<Option<Schema>> {
         let found = match id {
             SchemaId::Id(_) => self.get(&["schemas", "ids", &id.to_string()]).await,
-            // Where there are no GUIDs, the path is not there; the start has seen that a registry answers.
             SchemaId::Guid(_) => match self.get(&["schemas", "guids", &id.to_string()]).await {
-                Err(error) if error.kind() == Kind::Sql => Ok(None),
+                // Where there are no GUIDs, that path is not there; this one is in every registry, and in nothing else.
+                Err(error) if error.kind() == Kind::Sql => self.get(&["schemas", "types"]).await.map(|_| None),
                 found => found,
             },
         };

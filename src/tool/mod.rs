@@ -12,3 +12,4 @@ pub mod progress;
 pub mod project_dir;
 pub mod receive;
 pub mod run;
+pub mod status;
