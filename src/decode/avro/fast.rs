@@ -13,6 +13,11 @@ use crate::decode::rows::text;
 pub(super) enum Way {
     SkipLong,
     SkipBytes,
+    /// A union of `null`, which is this branch, and one other.
+    SkipOrNull {
+        null: u8,
+        bytes: bool,
+    },
     Text(usize),
     /// A `long` for a column that holds each.
     Long(usize),
@@ -42,6 +47,16 @@ impl Way {
             Step::Skip(id) => match schema.get(*id).wire {
                 Wire::Long => Way::SkipLong,
                 Wire::Bytes | Wire::String => Way::SkipBytes,
+                Wire::Union(ref branches) => match branches.as_slice() {
+                    &[one, other] => match (&schema.get(one).wire, &schema.get(other).wire) {
+                        (Wire::Null, Wire::Long) => Way::SkipOrNull { null: 0, bytes: false },
+                        (Wire::Long, Wire::Null) => Way::SkipOrNull { null: 1, bytes: false },
+                        (Wire::Null, Wire::Bytes | Wire::String) => Way::SkipOrNull { null: 0, bytes: true },
+                        (Wire::Bytes | Wire::String, Wire::Null) => Way::SkipOrNull { null: 1, bytes: true },
+                        _ => Way::Slow,
+                    },
+                    _ => Way::Slow,
+                },
                 _ => Way::Slow,
             },
             Step::Put(column, Cell::Union(branches)) => {
@@ -67,6 +82,12 @@ impl Way {
         match *self {
             Way::SkipLong => long(bytes, at, to).map(|(_, next)| next),
             Way::SkipBytes => length(bytes, at, to).map(|(from, length)| from + length),
+            Way::SkipOrNull { null, bytes: is_bytes } => match *bytes.get(at).filter(|_| at < to)? {
+                branch if branch == 2 * null => Some(at + 1),
+                0 | 2 if is_bytes => length(bytes, at + 1, to).map(|(from, length)| from + length),
+                0 | 2 => long(bytes, at + 1, to).map(|(_, next)| next),
+                _ => None,
+            },
             Way::Text(column) => put_text(columns.get_mut(column)?, bytes, at, to),
             Way::Long(column) => put_long(columns.get_mut(column)?, bytes, at, to),
             Way::Times(column, times) => put_times(columns.get_mut(column)?, times, bytes, at, to),

@@ -52,12 +52,12 @@ impl AvroPlan {
     #[inline]
     pub(in crate::decode) fn read(&self, rows: &mut Rows, bytes: &[u8], from: usize, to: usize) -> Result<(), Fault> {
         let plan = &self.0;
-        let mut at = from;
+        let (mut at, mut steps) = (from, 2 * (to - from) + 1024);
         for (index, way) in plan.ways.iter().enumerate() {
             at = match way.read(&mut rows.columns, bytes, at, to) {
                 Some(next) => next,
                 None => self
-                    .read_slowly(index, rows, &bytes[..to], at)
+                    .read_slowly(index, rows, &bytes[..to], at, &mut steps)
                     .map_err(|(wrong, at)| self.fault(index, wrong, at - from))?,
             };
         }
@@ -75,12 +75,21 @@ impl AvroPlan {
     }
 
     /// Does the same as [`Way::read`](fast::Way::read) with any field, and gives where the next one begins; or what is wrong, and where.
-    fn read_slowly(&self, step: usize, rows: &mut Rows, bytes: &[u8], at: usize) -> Result<usize, (Wrong, usize)> {
-        let mut input = Input::new(bytes, at);
+    /// `steps` are those that the record may still take.
+    fn read_slowly(
+        &self,
+        step: usize,
+        rows: &mut Rows,
+        bytes: &[u8],
+        at: usize,
+        steps: &mut usize,
+    ) -> Result<usize, (Wrong, usize)> {
+        let mut input = Input::new(bytes, at, *steps);
         let done = match &self.0.steps[step] {
             Step::Skip(id) => input.skip_field(&self.0.schema, *id),
             Step::Put(column, cell) => input.put(cell, &mut rows.columns[*column], &mut rows.resolved),
         };
+        *steps = input.steps;
         done.map(|()| input.at).map_err(|wrong| (wrong, input.at))
     }
 

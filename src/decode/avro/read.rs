@@ -43,13 +43,13 @@ pub(super) struct Input<'a> {
     /// Everything up to the payload's end: places in it are those of texts.
     pub(super) bytes: &'a [u8],
     pub(super) at: usize,
-    /// Values that may still be passed over: those without a byte must not go on for ever.
-    steps: usize,
+    /// Values that may still be passed over in the whole record: those without a byte must not go on for ever.
+    pub(super) steps: usize,
 }
 
 impl<'a> Input<'a> {
-    pub(super) fn new(bytes: &'a [u8], at: usize) -> Self {
-        Self { bytes, at, steps: 2 * (bytes.len() - at) + 1024 }
+    pub(super) fn new(bytes: &'a [u8], at: usize, steps: usize) -> Self {
+        Self { bytes, at, steps }
     }
 
     #[inline]

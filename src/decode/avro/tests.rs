@@ -175,6 +175,43 @@ fn every_version_lands_in_the_tables_columns_and_one_that_cannot_is_named() {
 }
 
 #[test]
+fn fields_that_nobody_asks_for_are_passed_over_as_they_are_written() {
+    let other = ["\"long\"", "\"string\"", "\"bytes\"", "\"double\""];
+    let value = |kind: &str| {
+        if kind.contains("long") {
+            long(-300)
+        } else if kind.contains("double") {
+            vec![0; 8]
+        } else {
+            text("é long enough")
+        }
+    };
+    for (kind, null) in other.into_iter().flat_map(|kind| [(kind, 0), (kind, 1)]) {
+        let union = if null == 0 { format!("[\"null\",{kind}]") } else { format!("[{kind},\"null\"]") };
+        let schema = record(&format!(r#"{{"name":"skipped","type":{union}}},{{"name":"id","type":"long"}}"#));
+        let full = framed(1, &[long(1 - null), value(kind), long(7)]);
+        let cut = framed(1, &[long(1 - null), value(kind)]);
+        let payloads = [framed(1, &[long(null), long(5)]), full.clone(), framed(1, &[long(2), long(1)]), cut, full];
+        let decoded = decode(&[schema], &[field("id", DataType::Int64)], &payloads);
+        assert_eq!(
+            decoded.dead.iter().map(|letter| (letter.offset, letter.code)).collect::<Vec<_>>(),
+            [(2, "branch"), (3, "truncated")]
+        );
+        assert_eq!(decoded.rows.column(0).as_primitive::<Int64Type>().values(), &[5, 7, 7], "{union}");
+    }
+}
+
+#[test]
+fn many_endless_fields_take_no_more_steps_than_one() {
+    let many = r#"{"type":"array","items":"null"}"#;
+    let fields: Vec<String> = (0..8).map(|n| format!(r#"{{"name":"many{n}","type":{many}}}"#)).collect();
+    let schema = record(&format!(r#"{},{{"name":"n","type":"long"}}"#, fields.join(",")));
+    let each = [long(400), long(0)].concat();
+    let decoded = decode(&[schema], &[field("n", DataType::Int64)], &[framed(1, &[each.repeat(8), long(1)])]);
+    assert_eq!(decoded.dead.iter().map(|letter| letter.code).collect::<Vec<_>>(), ["blocks"]);
+}
+
+#[test]
 fn what_claims_to_be_endless_or_bottomless_ends() {
     let schemas = [record(
         r#"{"name":"many","type":{"type":"array","items":"null"}},{"name":"next","type":["null","Play"]},{"name":"n","type":"long"}"#,
