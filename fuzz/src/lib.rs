@@ -100,12 +100,13 @@ pub mod decode {
         }
     }
 
-    use arrow::array::{Int64Array, RecordBatch};
-    use arrow::datatypes::SchemaRef;
+    use arrow::array::{Array, AsArray, Int64Array, RecordBatch};
+    use arrow::datatypes::{DataType, Int64Type, SchemaRef};
 
     use crate::batch::{DeadLetter, Payloads};
     use crate::error::Result;
     use crate::position::Span;
+    use crate::registry::SchemaType;
     use crate::registry::schemas::Known;
 
     /// As in src.
@@ -135,74 +136,72 @@ pub mod decode {
     }
 
     /// How the records of one writer's schema are read.
-    pub struct AvroReader {
-        plan: avro::AvroPlan,
+    enum Plan {
+        Avro(avro::AvroPlan),
+        Protobuf(protobuf::ProtobufPlan),
+    }
+
+    /// Reads the records of one writer's schema; in Protobuf, of its first message.
+    pub struct Reader {
+        plan: Plan,
         rows: rows::Rows,
         columns: SchemaRef,
     }
 
-    impl AvroReader {
+    impl Reader {
         pub fn new(writer: &Known, columns: SchemaRef) -> Self {
-            let plan = avro::AvroPlan::new(writer, None, &columns).unwrap();
+            let plan = match writer.schema.schema_type {
+                SchemaType::Avro => Plan::Avro(avro::AvroPlan::new(writer, None, &columns).unwrap()),
+                SchemaType::Protobuf => Plan::Protobuf(protobuf::ProtobufPlan::new(writer, &[0], None, &columns).unwrap()),
+            };
             Self { plan, rows: rows::Rows::new(&columns).unwrap(), columns }
         }
 
+        /// Any bytes between records that are known to be good, whose first column is -1: each is a row or a fault, the same everywhere, and its
+        /// neighbours come out whole.
+        pub fn check(&mut self, any: &[u8], good: &[u8]) {
+            let records = [any, good, any, good];
+            let (rows, read) = self.read(&records);
+            assert_eq!(rows.num_rows(), read.len());
+            // Arrow makes all others only of values that fit.
+            let texts = rows.columns().iter().filter(|column| *column.data_type() == DataType::Utf8View);
+            texts.for_each(|column| column.to_data().validate_full().unwrap());
+            assert!(read == [1, 3] || read == [0, 1, 2, 3], "{read:?}");
+            let ids = rows.column(0).as_primitive::<Int64Type>();
+            let neighbours = read.iter().zip(ids.values()).filter(|(index, _)| records[**index] == good);
+            neighbours.for_each(|(_, id)| assert_eq!(*id, -1));
+        }
+
         /// Reads records one after the other, and gives the rows, and which records they are.
-        pub fn read(&mut self, records: &[&[u8]]) -> (RecordBatch, Vec<usize>) {
+        fn read(&mut self, records: &[&[u8]]) -> (RecordBatch, Vec<usize>) {
             let Self { plan, rows, columns } = self;
-            each(records, rows, columns, |rows, bytes, from, to| plan.read(rows, bytes, from, to))
-        }
-    }
-
-    /// How the records of the first message of a writer's schema are read.
-    pub struct ProtobufReader {
-        plan: protobuf::ProtobufPlan,
-        rows: rows::Rows,
-        columns: SchemaRef,
-    }
-
-    impl ProtobufReader {
-        pub fn new(writer: &Known, columns: SchemaRef) -> Self {
-            let plan = protobuf::ProtobufPlan::new(writer, &[0], None, &columns).unwrap();
-            let rows = rows::Rows::new(&columns).unwrap();
-            Self { plan, rows, columns }
-        }
-
-        /// As for Avro. What the bytes would be as the place of a message is looked at, too.
-        pub fn read(&mut self, records: &[&[u8]]) -> (RecordBatch, Vec<usize>) {
-            let Self { plan, rows, columns } = self;
-            each(records, rows, columns, |rows, bytes, from, to| {
-                let bytes = &bytes[..to];
-                if let Ok(length) = protobuf::path_bytes(&bytes[from..]) {
-                    assert!(length <= bytes.len() - from);
+            let Payloads { bytes, ends, .. } = crate::payloads(records);
+            let (mut from, mut good) = (0, Vec::new());
+            for (index, to) in ends.into_iter().enumerate() {
+                let read = match plan {
+                    Plan::Avro(plan) => plan.read(rows, &bytes, from, to),
+                    Plan::Protobuf(plan) => {
+                        // They could begin with the place of a message, too.
+                        if let Ok(length) = protobuf::path_bytes(&bytes[from..to]) {
+                            assert!(length <= to - from);
+                        }
+                        plan.read(rows, &bytes, from, to)
+                    }
+                };
+                match read {
+                    Ok(()) => {
+                        rows.count += 1;
+                        good.push(index);
+                    }
+                    Err(fault) => {
+                        assert!(!fault.code.is_empty() && fault.message.len() < 500, "{fault:?}");
+                        rows.undo();
+                    }
                 }
-                plan.read(rows, bytes, from)
-            })
-        }
-    }
-
-    fn each(
-        records: &[&[u8]],
-        rows: &mut rows::Rows,
-        columns: &SchemaRef,
-        mut read: impl FnMut(&mut rows::Rows, &[u8], usize, usize) -> std::result::Result<(), framed::Fault>,
-    ) -> (RecordBatch, Vec<usize>) {
-        let Payloads { bytes, ends, .. } = crate::payloads(records);
-        let (mut from, mut good) = (0, Vec::new());
-        for (index, to) in ends.into_iter().enumerate() {
-            match read(rows, &bytes, from, to) {
-                Ok(()) => {
-                    rows.count += 1;
-                    good.push(index);
-                }
-                Err(fault) => {
-                    assert!(!fault.code.is_empty() && fault.message.len() < 500, "{fault:?}");
-                    rows.undo();
-                }
+                from = to;
             }
-            from = to;
+            (rows.finish(columns, bytes).unwrap(), good)
         }
-        (rows.finish(columns, bytes).unwrap(), good)
     }
 }
 

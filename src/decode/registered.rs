@@ -1,10 +1,30 @@
-//! A registry that stands in for a real one where decoders are tested.
+//! What tests of decoders share: a registry that stands in for a real one, and records decoded by it.
 
+use std::sync::Arc;
+
+use arrow::datatypes::{Field, Schema as ArrowSchema};
 use async_trait::async_trait;
+use tokio::runtime::Runtime;
 
+use super::framed::FramedDecoder;
+use super::{Decoded, Decoder};
+use crate::batch::Payloads;
 use crate::error::{Error, Kind, Result};
 use crate::registry::id::SchemaId;
+use crate::registry::schemas::Schemas;
 use crate::registry::{Reference, Registry, Schema, SchemaType, Version};
+
+/// Decodes payloads of schemas of the ids 1 and on into columns.
+pub(super) fn decode(registry: Registered, columns: &[Field], payloads: &[Vec<u8>]) -> Decoded {
+    let (runtime, schema_type) = (Runtime::new().unwrap(), registry.schema_type);
+    let schemas = Arc::new(Schemas::new(Arc::new(registry), runtime.handle().clone(), "plays-value".into()));
+    let columns = Arc::new(ArrowSchema::new(columns.to_vec()));
+    let mut decoder = FramedDecoder::new(columns, schema_type, schemas, 4).unwrap();
+    let mut batch = Payloads::default();
+    payloads.iter().zip(0..).for_each(|(payload, offset)| batch.push(offset, Some(payload)));
+    decoder.prepare(&batch).unwrap();
+    decoder.decode(batch).unwrap()
+}
 
 /// The subject of what is imported.
 const IMPORTED: &str = "imported";

@@ -61,6 +61,12 @@ struct FoundReference {
     version: i32,
 }
 
+/// The id that a GUID has in one of the registry's contexts.
+#[derive(Deserialize)]
+struct InContext {
+    id: u32,
+}
+
 #[derive(Deserialize)]
 struct Name {
     subject: String,
@@ -239,9 +245,16 @@ impl Registry for HttpRegistry {
     }
 
     async fn names(&self, id: SchemaId) -> Result<Vec<(String, i32)>> {
-        if let SchemaId::Guid(_) = id {
-            return Ok(Vec::new()); // It has a name already that says more than a number.
-        }
+        let id = match id {
+            SchemaId::Id(id) => id,
+            // Of several contexts with this schema, the first is as good as any.
+            SchemaId::Guid(_) => {
+                match self.get(&["schemas", "guids", &id.to_string(), "ids"]).await?.map(|body| self.read(body)) {
+                    Some(Ok::<Vec<InContext>, _>(found)) if !found.is_empty() => found[0].id.into(),
+                    _ => return Ok(Vec::new()),
+                }
+            }
+        };
         let Some(body) = self.get(&["schemas", "ids", &id.to_string(), "versions"]).await? else { return Ok(Vec::new()) };
         let names: Vec<Name> = self.read(body)?;
         Ok(names.into_iter().map(|name| (name.subject, name.version)).collect())

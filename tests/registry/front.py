@@ -55,7 +55,10 @@ class Front(http.server.BaseHTTPRequestHandler):
             return first.pop(0), b""
         path = self.path
         if "guids" in options and path.startswith("/schemas/guids/"):
-            path = f"/schemas/ids/{uuid.UUID(path.split('/')[3].split('?')[0]).int}"
+            number = uuid.UUID(path.split("/")[3]).int
+            if path.endswith("/ids"):
+                return 200, json.dumps([{"context": ".", "id": number}]).encode()
+            path = f"/schemas/ids/{number}"
         request = urllib.request.Request(upstream + path, body, method=self.command)
         request.add_header("Content-Type", "application/vnd.schemaregistry.v1+json")
         try:

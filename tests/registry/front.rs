@@ -136,16 +136,28 @@ async fn records_that_name_their_schema_in_a_header_are_read_by_its_guid() {
         step
     };
     let fields = json!([{"name": "id", "type": "long"}]);
-    avro_setup.write(&[step(avro(&fields, json!([{"id": 1}]))), avro(&fields, json!([{"id": 2}]))]);
+    let unlike = json!([{"name": "id", "type": "string"}]);
+    avro_setup.write(&[
+        step(avro(&fields, json!([{"id": 1}]))),
+        avro(&fields, json!([{"id": 2}])),
+        step(avro(&unlike, json!([{"id": "x"}]))),
+    ]);
     // Nobody has this one.
     let unknown = [vec![1], vec![0xab; 16], vec![2]].concat();
     avro_setup.project.topic.produce(0, &[Record::of(unknown)]);
     avro_setup.project.run_until_latest(UNUSED);
     assert_eq!(ids(&avro_setup), [json!(1), json!(2)]);
     let letters = avro_setup.project.topic.letters();
-    let says = |name: &str| letters.iter().map(|letter| letter.header(name).to_string()).collect::<Vec<_>>();
-    assert_eq!(says("falaj.dlq.code"), ["unknown_schema"]);
-    assert_eq!(says("falaj.dlq.schema_id"), ["abababab-abab-abab-abab-abababababab"]);
+    let [unfit, unknown] = ["incompatible_schema", "unknown_schema"].map(|code| {
+        let of_code: Vec<_> = letters.iter().filter(|letter| letter.header("falaj.dlq.code") == code).collect();
+        assert_eq!(of_code.len(), 1, "{code}");
+        of_code[0]
+    });
+    assert_eq!(letters.len(), 2);
+    assert_eq!(unknown.header("falaj.dlq.schema_id"), "abababab-abab-abab-abab-abababababab");
+    let why = unfit.header("__connect.errors.exception.message");
+    let version = format!("(version 2 of subject '{}-value') does not fit the table", avro_setup.project.name);
+    assert!(why.contains(unfit.header("falaj.dlq.schema_id")) && why.contains(&version), "{why}");
     avro_setup.finish().await;
 
     let schema = r#"syntax = "proto3"; message Other { int64 id = 2; } message Play { int64 id = 1; }"#;

@@ -32,7 +32,7 @@ use self::read::{Input, Wrong};
 use self::schema::{Logical, Schema, Type, Wire};
 use super::framed::Fault;
 use super::rows::Rows;
-use super::rows::column::Refusal;
+use super::rows::value::Refusal;
 use crate::registry::schemas::Known;
 
 /// How the records of one writer's schema are read.

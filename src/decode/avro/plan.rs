@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use super::fast::Way;
 use super::schema::{Field, Id, Logical, Schema, Type, Wire};
-use crate::decode::rows::column::{Column, Refusal, Typed};
+use crate::decode::rows::column::Column;
 use crate::decode::rows::put_text;
 use crate::decode::rows::time;
+use crate::decode::rows::value::{Refusal, Typed};
 
 /// What is done with a field, in the order in which fields are written.
 #[derive(Debug)]

@@ -4,9 +4,10 @@
 
 use super::plan::Cell;
 use super::schema::{Id, Schema, Wire};
-use crate::decode::rows::column::{Column, Refusal, Typed};
+use crate::decode::rows::column::Column;
 use crate::decode::rows::put_text;
 use crate::decode::rows::text::{PAYLOADS, view};
+use crate::decode::rows::value::{Refusal, Typed};
 
 /// Values inside each other that are passed over: a type may hold itself.
 const LEVELS_MAX: usize = 128;

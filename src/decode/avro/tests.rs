@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{
-    DataType, Decimal128Type, Field, Float64Type, Int32Type, Int64Type, Schema, TimeUnit, TimestampNanosecondType,
+    DataType, Decimal128Type, Field, Float64Type, Int32Type, Int64Type, Schema as ArrowSchema, SchemaRef, TimeUnit,
+    TimestampNanosecondType,
 };
 use proptest::prelude::*;
-use tokio::runtime::Runtime;
 
-use crate::batch::Payloads;
-use crate::decode::framed::FramedDecoder;
-use crate::decode::registered::Registered;
-use crate::decode::{Decoded, Decoder};
-use crate::registry::SchemaType;
-use crate::registry::schemas::Schemas;
+use super::AvroPlan;
+use super::fast::Way;
+use crate::decode::Decoded;
+use crate::decode::registered::{self, Registered};
+use crate::decode::rows::Rows;
+use crate::registry::id::SchemaId;
+use crate::registry::schemas::Known;
+use crate::registry::{Schema, SchemaType};
 
 fn record(fields: &str) -> String {
     format!(r#"{{"type":"record","name":"Play","namespace":"shop","fields":[{fields}]}}"#)
@@ -24,16 +26,9 @@ fn field(name: &str, data_type: DataType) -> Field {
     Field::new(name, data_type, true)
 }
 
-/// Decodes payloads of these schemas, ids 1 and on, into these columns.
 fn decode(schemas: &[String], columns: &[Field], payloads: &[Vec<u8>]) -> Decoded {
-    let runtime = Runtime::new().unwrap();
-    let registry = Arc::new(Registered { schema_type: SchemaType::Avro, texts: schemas.to_vec(), imported: Vec::new() });
-    let schemas = Arc::new(Schemas::new(registry, runtime.handle().clone(), "plays-value".into()));
-    let mut decoder = FramedDecoder::new(Arc::new(Schema::new(columns.to_vec())), SchemaType::Avro, schemas, 4).unwrap();
-    let mut batch = Payloads::default();
-    payloads.iter().zip(0..).for_each(|(payload, offset)| batch.push(offset, Some(payload)));
-    decoder.prepare(&batch).unwrap();
-    decoder.decode(batch).unwrap()
+    let registry = Registered { schema_type: SchemaType::Avro, texts: schemas.to_vec(), imported: Vec::new() };
+    registered::decode(registry, columns, payloads)
 }
 
 fn long(value: i64) -> Vec<u8> {
@@ -224,7 +219,82 @@ fn what_claims_to_be_endless_or_bottomless_ends() {
     assert_eq!(decoded.dead.iter().map(|letter| letter.code).collect::<Vec<_>>(), ["blocks", "depth", "length"]);
 }
 
+/// The fields that the fast path reads, as columns and passed over.
+fn fast_fields() -> (Known, SchemaRef) {
+    let kinds = [
+        ("l", r#""long""#, DataType::Int64),
+        ("s", r#""string""#, DataType::Utf8View),
+        ("t", r#"{"type":"long","logicalType":"timestamp-millis"}"#, DataType::Timestamp(TimeUnit::Nanosecond, None)),
+    ];
+    let (mut fields, mut columns) = (Vec::new(), Vec::new());
+    for (name, kind, data_type) in kinds {
+        for (suffix, kind) in
+            [("", kind.to_string()), ("n", format!(r#"["null",{kind}]"#)), ("u", format!(r#"[{kind},"null"]"#))]
+        {
+            columns.push(field(&format!("{name}{suffix}"), data_type.clone()));
+            fields.extend(["", "_"].map(|skipped| format!(r#"{{"name":"{skipped}{name}{suffix}","type":{kind}}}"#)));
+        }
+    }
+    let schema = Schema { schema_type: SchemaType::Avro, text: record(&fields.join(",")), references: Vec::new() };
+    let known = Known { id: SchemaId::Id(1), names: Vec::new(), schema, references: Vec::new() };
+    (known, Arc::new(ArrowSchema::new(columns)))
+}
+
+/// What a plan makes of records: the rows, and which records they are.
+fn read_all(plan: &AvroPlan, columns: &SchemaRef, records: &[Vec<u8>]) -> (RecordBatch, Vec<Option<String>>) {
+    let (mut rows, bytes) = (Rows::new(columns).unwrap(), records.concat());
+    let (mut from, mut said) = (0, Vec::new());
+    for record in records {
+        let to = from + record.len();
+        let read = plan.read(&mut rows, &bytes, from, to);
+        if read.is_ok() {
+            rows.count += 1
+        } else {
+            rows.undo()
+        }
+        said.push(read.err().map(|fault| format!("{fault:?}")));
+        from = to;
+    }
+    (rows.finish(columns, bytes).unwrap(), said)
+}
+
 proptest! {
+    #[test]
+    fn the_fast_path_does_what_the_slow_one_does(
+        rows in prop::collection::vec((any::<i64>(), 0..63u32, "\\PC{0,20}", any::<u32>(), 0..400usize), 1..6),
+    ) {
+        let (known, columns) = fast_fields();
+        let fast = AvroPlan::new(&known, None, &columns).unwrap();
+        let mut slow = AvroPlan::new(&known, None, &columns).unwrap();
+        slow.0.ways.fill(Way::Slow);
+        let mut records = Vec::new();
+        for (number, shift, word, flags, cut) in rows {
+            // Numbers of every length, and those that a column of nanoseconds cannot hold.
+            let values = [long(number >> shift), text(&word), long(number >> shift)];
+            let mut record = Vec::new();
+            for (kind, value) in values.into_iter().enumerate() {
+                for (place, null) in [(0, None), (1, Some(0)), (2, Some(1))] {
+                    for skipped in 0..2 {
+                        let is_null = flags >> (kind * 6 + place * 2 + skipped) & 1 == 1;
+                        match null {
+                            None => record.extend_from_slice(&value),
+                            Some(branch) if is_null => record.extend(long(branch)),
+                            Some(branch) => record.extend([long(1 - branch), value.clone()].concat()),
+                        }
+                    }
+                }
+            }
+            // One in eight is cut off, and one in eight has a byte too many of its branch.
+            match flags >> 29 {
+                0 => record.truncate(cut),
+                1 => record.insert(cut.min(record.len()), 4),
+                _ => {}
+            }
+            records.push(record);
+        }
+        prop_assert_eq!(read_all(&fast, &columns, &records), read_all(&slow, &columns, &records));
+    }
+
     #[test]
     fn any_bytes_are_rows_or_dead_letters_and_neighbours_stay(bodies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 1..8)) {
         let fields = format!(r#"{PLAIN},{{"name":"more","type":["null",{{"type":"map","values":["string","shop.Play"]}}]}}"#);

@@ -20,8 +20,10 @@ use arrow::datatypes::{Schema as ArrowSchema, SchemaRef};
 use hashbrown::HashMap;
 
 use self::frame::Frames;
-use self::plans::{AvroPlans, ProtobufPlans};
+use self::plans::Plans;
+use super::avro::AvroPlan;
 use super::json::JsonDecoder;
+use super::protobuf::ProtobufPlan;
 use super::{Decoded, Decoder, avro, protobuf};
 use crate::batch::{DeadLetter, Payloads, Stage};
 use crate::error::{Error, Kind, Result};
@@ -80,9 +82,9 @@ pub struct FramedDecoder {
 
 /// What reads the records.
 enum Body {
-    Avro(Box<AvroPlans>),
+    Avro(Box<Plans<AvroPlan>>),
     Json(Box<JsonDecoder>),
-    Protobuf(Box<ProtobufPlans>),
+    Protobuf(Box<Plans<ProtobufPlan>>),
 }
 
 impl FramedDecoder {
@@ -90,9 +92,9 @@ impl FramedDecoder {
     /// [`Kind::Sql`] and the column's name if a type cannot be decoded or a name comes twice.
     pub fn new(schema: SchemaRef, schema_type: SchemaType, schemas: Arc<Schemas>, id_bytes: usize) -> Result<Self> {
         let body = match schema_type {
-            SchemaType::Avro => Body::Avro(Box::new(AvroPlans::new(&schema)?)),
+            SchemaType::Avro => Body::Avro(Box::new(Plans::new(&schema)?)),
             SchemaType::Json => Body::Json(Box::new(JsonDecoder::new(Arc::clone(&schema))?)),
-            SchemaType::Protobuf => Body::Protobuf(Box::new(ProtobufPlans::new(&schema)?)),
+            SchemaType::Protobuf => Body::Protobuf(Box::new(Plans::new(&schema)?)),
         };
         Ok(Self { schema, edition: schemas.edition(), schemas, id_bytes, body })
     }
@@ -195,19 +197,14 @@ fn json_fault(id: SchemaId, schemas: &Schemas) -> Option<Fault> {
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::{DataType, Field};
-    use tokio::runtime::Runtime;
 
     use super::*;
-    use crate::decode::registered::Registered;
+    use crate::decode::registered::{self, Registered};
 
     #[test]
     fn a_letter_has_the_schema_of_its_record_where_that_says_one() {
         let registry =
             Registered { schema_type: SchemaType::Json, texts: vec!["{}".into(), "{}".into()], imported: Vec::new() };
-        let runtime = Runtime::new().unwrap();
-        let schemas = Arc::new(Schemas::new(Arc::new(registry), runtime.handle().clone(), "plays-value".into()));
-        let columns = Arc::new(ArrowSchema::new(vec![Field::new("id", DataType::Int64, true)]));
-        let mut decoder = FramedDecoder::new(columns, SchemaType::Json, schemas, 4).unwrap();
         let framed = |id: u8, text: &str| [&[0, 0, 0, 0, id], text.as_bytes()].concat();
         let records = [
             framed(1, "{\"id\":1}"),
@@ -218,18 +215,15 @@ mod tests {
             framed(9, "{}"),
             framed(1, "["),
         ];
-        let mut batch = Payloads::default();
-        records.iter().zip(10..).for_each(|(record, offset)| batch.push(offset, Some(record)));
-        decoder.prepare(&batch).unwrap();
-        let decoded = decoder.decode(batch).unwrap();
+        let decoded = registered::decode(registry, &[Field::new("id", DataType::Int64, true)], &records);
         let letters: Vec<_> = decoded.dead.iter().map(|letter| (letter.offset, letter.code, letter.schema_id)).collect();
         let id = |id| Some(SchemaId::Id(id));
         let expected = [
-            (11, "truncated", id(1)),
-            (12, "framing", None),
-            (13, "type_mismatch", id(2)),
-            (15, "unknown_schema", id(9)),
-            (16, "truncated", id(1)),
+            (1, "truncated", id(1)),
+            (2, "framing", None),
+            (3, "type_mismatch", id(2)),
+            (5, "unknown_schema", id(9)),
+            (6, "truncated", id(1)),
         ];
         assert_eq!(letters, expected);
         assert_eq!(decoded.rows.num_rows(), 2);

@@ -21,61 +21,69 @@ use crate::registry::schemas::{Known, Schemas};
 /// Messages of one schema that are planned. A topic has a few; more are bytes that name none.
 const PATHS_MAX: usize = 64;
 
-/// A plan for each writer's schema in Avro; of those that cannot be read, why.
-pub(super) struct AvroPlans {
-    rows: Rows,
-    of: HashMap<SchemaId, Planned<Arc<AvroPlan>>>,
+/// A format whose records are read by a plan, one for each schema that writes.
+pub(super) trait Format: Sized {
+    /// What its schemas are.
+    const TYPE: SchemaType;
+
+    /// How many bytes at the beginning of these say which message of the schema it is.
+    fn path_bytes(bytes: &[u8]) -> Planned<usize>;
+
+    /// Plans the records of the message of `writer` that `path` names for `columns`; the error is a sentence.
+    fn plan(writer: &Known, path: &[u8], newest: Option<&Known>, columns: &SchemaRef) -> std::result::Result<Self, String>;
+
+    /// Adds the row of the record `bytes[from..to]`, or a part of it and says what is wrong.
+    fn read(&self, rows: &mut Rows, bytes: &[u8], from: usize, to: usize) -> Planned<()>;
 }
 
 type Planned<P> = std::result::Result<P, Fault>;
 
-impl AvroPlans {
-    pub(super) fn new(schema: &SchemaRef) -> Result<Self> {
-        Ok(Self { rows: Rows::new(schema)?, of: HashMap::new() })
+impl Format for AvroPlan {
+    const TYPE: SchemaType = SchemaType::Avro;
+
+    #[inline]
+    fn path_bytes(_: &[u8]) -> Planned<usize> {
+        Ok(0)
     }
 
-    pub(super) fn forget(&mut self) {
-        self.of.clear();
+    fn plan(writer: &Known, _: &[u8], newest: Option<&Known>, columns: &SchemaRef) -> std::result::Result<Self, String> {
+        AvroPlan::new(writer, newest, columns)
     }
 
-    pub(super) fn decode(
-        &mut self,
-        payloads: Payloads,
-        schema: &SchemaRef,
-        schemas: &Schemas,
-        id_bytes: usize,
-    ) -> Result<Decoded> {
-        let Self { rows, of } = self;
-        // Records of one schema mostly follow each other, and looking a plan up costs as much as reading a few fields.
-        let mut last: Option<(SchemaId, Arc<AvroPlan>)> = None;
-        let decoded = each(payloads, schema, rows, id_bytes, |rows, Frame { id, .. }, bytes, from, to| {
-            if let Some((_, plan)) = last.as_ref().filter(|(last, _)| *last == id) {
-                return plan.read(rows, bytes, from, to);
-            }
-            let plan = of.entry(id).or_insert_with(|| {
-                let known = known(id, SchemaType::Avro, schemas)?;
-                let plan = AvroPlan::new(&known, schemas.newest().as_deref(), schema);
-                plan.map(Arc::new).map_err(|why| unfit(&known, &why))
-            });
-            let plan = plan.as_ref().map_err(Fault::clone)?;
-            last = Some((id, Arc::clone(plan)));
-            plan.read(rows, bytes, from, to)
-        })?;
-        of.retain(|_, plan| stays(plan));
-        Ok(decoded)
+    #[inline]
+    fn read(&self, rows: &mut Rows, bytes: &[u8], from: usize, to: usize) -> Planned<()> {
+        self.read(rows, bytes, from, to)
     }
 }
 
-/// A plan for each message of a writer's schema in Protobuf, by the bytes that name it; of those that cannot be read, why.
-pub(super) struct ProtobufPlans {
+impl Format for ProtobufPlan {
+    const TYPE: SchemaType = SchemaType::Protobuf;
+
+    #[inline]
+    fn path_bytes(bytes: &[u8]) -> Planned<usize> {
+        path_bytes(bytes)
+    }
+
+    fn plan(writer: &Known, path: &[u8], newest: Option<&Known>, columns: &SchemaRef) -> std::result::Result<Self, String> {
+        ProtobufPlan::new(writer, path, newest, columns)
+    }
+
+    #[inline]
+    fn read(&self, rows: &mut Rows, bytes: &[u8], from: usize, to: usize) -> Planned<()> {
+        self.read(rows, bytes, from, to)
+    }
+}
+
+/// A plan for each message of each schema, by the bytes that name it; of those that cannot be read, why.
+pub(super) struct Plans<F> {
     rows: Rows,
-    of: HashMap<SchemaId, Vec<Message>>,
+    of: HashMap<SchemaId, Vec<Message<F>>>,
 }
 
 /// The bytes that name a message, and its plan.
-type Message = (Box<[u8]>, Planned<ProtobufPlan>);
+type Message<F> = (Box<[u8]>, Planned<Arc<F>>);
 
-impl ProtobufPlans {
+impl<F: Format> Plans<F> {
     pub(super) fn new(schema: &SchemaRef) -> Result<Self> {
         Ok(Self { rows: Rows::new(schema)?, of: HashMap::new() })
     }
@@ -92,45 +100,46 @@ impl ProtobufPlans {
         id_bytes: usize,
     ) -> Result<Decoded> {
         let Self { rows, of } = self;
+        // Records of one message mostly follow each other, and looking its plan up costs as much as reading a few fields.
+        let mut last: Option<(SchemaId, Box<[u8]>, Arc<F>)> = None;
         let decoded = each(payloads, schema, rows, id_bytes, |rows, Frame { id, rest, .. }, bytes, from, to| {
-            let bytes = &bytes[..to];
             let (path, record) = match rest {
-                Some(rest) => (&rest[..path_bytes(rest)?], from),
+                Some(rest) => (&rest[..F::path_bytes(rest)?], from),
                 None => {
-                    let record = from + path_bytes(&bytes[from..])?;
+                    let record = from + F::path_bytes(&bytes[from..to])?;
                     (&bytes[from..record], record)
                 }
             };
+            if let Some((_, _, plan)) = last.as_ref().filter(|(of, named, _)| *of == id && **named == *path) {
+                return plan.read(rows, bytes, record, to);
+            }
             let plans = of.entry(id).or_default();
             let at = plans.iter().position(|(other, _)| **other == *path).unwrap_or_else(|| {
-                let plan = known(id, SchemaType::Protobuf, schemas).and_then(|known| {
-                    ProtobufPlan::new(&known, path, schemas.newest().as_deref(), schema).map_err(|why| unfit(&known, &why))
-                });
                 if plans.len() >= PATHS_MAX {
                     plans.clear();
                 }
-                plans.push((path.into(), plan));
+                plans.push((path.into(), plan(id, path, schema, schemas)));
                 plans.len() - 1
             });
-            plans[at].1.as_ref().map_err(Fault::clone)?.read(rows, bytes, record)
+            let plan = plans[at].1.as_ref().map_err(Fault::clone)?;
+            last = Some((id, path.into(), Arc::clone(plan)));
+            plan.read(rows, bytes, record, to)
         })?;
-        of.retain(|_, plans| plans.iter().all(|(_, plan)| stays(plan)));
+        // What the registry does not have now it may have later.
+        let is_known = |(_, plan): &Message<F>| plan.as_ref().map_or_else(|fault| fault.code != "unknown_schema", |_| true);
+        of.retain(|_, plans| plans.iter().all(is_known));
         Ok(decoded)
     }
 }
 
-/// What the registry does not have now it may have later.
-fn stays<P>(plan: &Planned<P>) -> bool {
-    plan.as_ref().map_or_else(|fault| fault.code != "unknown_schema", |_| true)
-}
-
-fn known(id: SchemaId, schema_type: SchemaType, schemas: &Schemas) -> Planned<Arc<Known>> {
+fn plan<F: Format>(id: SchemaId, path: &[u8], schema: &SchemaRef, schemas: &Schemas) -> Planned<Arc<F>> {
     let known = schemas.get(id).ok_or_else(|| unknown(id))?;
-    if known.schema.schema_type == schema_type { Ok(known) } else { Err(of_another_type(&known, schema_type)) }
-}
-
-fn unfit(known: &Known, why: &str) -> Fault {
-    Fault::schema("incompatible_schema", format!("{} does not fit the table: {why}", known.name()))
+    if known.schema.schema_type != F::TYPE {
+        return Err(of_another_type(&known, F::TYPE));
+    }
+    F::plan(&known, path, schemas.newest().as_deref(), schema)
+        .map(Arc::new)
+        .map_err(|why| Fault::schema("incompatible_schema", format!("{} does not fit the table: {why}", known.name())))
 }
 
 /// Reads each payload: `read` adds the row of the record that begins at a place, behind its frame, up to another.
@@ -139,7 +148,7 @@ fn each(
     schema: &SchemaRef,
     rows: &mut Rows,
     id_bytes: usize,
-    mut read: impl FnMut(&mut Rows, Frame<'_>, &[u8], usize, usize) -> std::result::Result<(), Fault>,
+    mut read: impl FnMut(&mut Rows, Frame<'_>, &[u8], usize, usize) -> Planned<()>,
 ) -> Result<Decoded> {
     let Payloads { span, bytes, ends, offsets, tombstones, headers, appended_ms, lost } = payloads;
     let mut frames = Frames::new(&headers, id_bytes);

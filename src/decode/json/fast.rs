@@ -5,8 +5,8 @@
 
 use super::scan;
 use crate::decode::rows::Rows;
-use crate::decode::rows::column::Value;
 use crate::decode::rows::text::PAYLOADS;
+use crate::decode::rows::value::Value;
 
 /// A template is for a payload with at most so many keys …
 const STEPS_MAX: usize = 512;

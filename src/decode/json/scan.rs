@@ -4,7 +4,7 @@
 //! *or not usual* (an escape where none is expected, `\u`, deep nesting). `None` costs a second look, never a record.
 
 use super::LEVELS_MAX;
-use crate::decode::rows::column::Shape;
+use crate::decode::rows::value::Shape;
 
 /// A value found: its text is `bytes[from..to]` (without the quotes of a string), and what follows begins at `next`.
 #[derive(Debug, Clone, Copy)]

@@ -10,10 +10,11 @@ use serde_json::value::RawValue;
 use super::LEVELS_MAX;
 use crate::batch::Stage;
 use crate::decode::rows::Rows;
-use crate::decode::rows::column::Shape;
-use crate::decode::rows::column::{Column, Refusal, Value};
+use crate::decode::rows::column::Column;
 use crate::decode::rows::number;
 use crate::decode::rows::text::{PAYLOADS, RESOLVED};
+use crate::decode::rows::value::Shape;
+use crate::decode::rows::value::{Refusal, Value};
 
 /// At most so many characters of a value are repeated in a message.
 const SHOWN_CHARS: usize = 40;

@@ -27,8 +27,9 @@ use arrow::datatypes::SchemaRef;
 
 use self::debezium::{Envelopes, Origin, Shape};
 use super::rows::Rows;
-use super::rows::column::{Column, Refusal};
+use super::rows::column::Column;
 use super::rows::text::{PAYLOADS, RESOLVED};
+use super::rows::value::Refusal;
 use super::{Decoded, Decoder};
 use crate::batch::{DeadLetter, Payloads, Stage};
 use crate::clock::Clock;

@@ -38,7 +38,7 @@ use self::values::{Wrong, put, put_absent};
 use self::wire::{Broken, Input, zigzag};
 use super::framed::Fault;
 use super::rows::Rows;
-use super::rows::column::Refusal;
+use super::rows::value::Refusal;
 use crate::registry::schemas::Known;
 
 /// Messages inside each other that a payload may name.
@@ -50,11 +50,15 @@ pub(in crate::decode) struct ProtobufPlan(Plan);
 
 /// The length of the indexes at the beginning of a payload, behind the schema's id, that say which message it is.
 pub(in crate::decode) fn path_bytes(payload: &[u8]) -> Result<usize, Fault> {
-    read_path(payload).map(|(_, bytes)| bytes)
+    match payload {
+        // As almost all begin.
+        [0, ..] => Ok(1),
+        _ => read_path(payload).map(|(_, bytes)| bytes),
+    }
 }
 
 fn read_path(payload: &[u8]) -> Result<(Vec<i32>, usize), Fault> {
-    let mut input = Input::new(payload, 0);
+    let mut input = Input::new(payload, 0, payload.len());
     let mut path = Vec::new();
     let mut read = || -> Result<bool, Broken> {
         let count = zigzag(input.varint()?);
@@ -92,12 +96,13 @@ impl ProtobufPlan {
         Plan::new(&message, newest.as_ref(), columns).map(Self)
     }
 
-    /// Adds the row of the record `bytes[from..]`, or a part of it and says what is wrong.
-    pub(in crate::decode) fn read(&self, rows: &mut Rows, bytes: &[u8], from: usize) -> Result<(), Fault> {
+    /// Adds the row of the record `bytes[from..to]`, or a part of it and says what is wrong.
+    pub(in crate::decode) fn read(&self, rows: &mut Rows, bytes: &[u8], from: usize, to: usize) -> Result<(), Fault> {
         let Plan { watched, cells, missing } = &self.0;
-        let mut input = Input::new(bytes, from);
+        let mut input = Input::new(bytes, from, to);
         let mut next = 0;
-        while let Some((number, raw)) = input.next().map_err(|broken| broken_fault(broken, input.at - from))? {
+        while input.next().map_err(|broken| broken_fault(broken, input.at - from))? {
+            let number = input.number;
             // Fields mostly come in the order of their numbers.
             if watched.get(next).is_none_or(|field| field.number != number) {
                 next = match watched.binary_search_by_key(&number, |field| field.number) {
@@ -118,7 +123,7 @@ impl ProtobufPlan {
             if column.len() > rows.count {
                 column.truncate(rows.count);
             }
-            put(&cell.cell, raw, bytes, column, &mut rows.resolved).map_err(|wrong| field_fault(&cell.name, wrong))?;
+            put(&cell.cell, input.raw(), bytes, column, &mut rows.resolved).map_err(|wrong| field_fault(&cell.name, wrong))?;
         }
         for cell in cells {
             let column = &mut rows.columns[cell.column];

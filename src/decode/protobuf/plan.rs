@@ -3,11 +3,13 @@
 //! A column is the field of its name. A writer that has none of that name may have it under another: where the newest schema of the subject
 //! has a field of the column's name, it is the field with that number, unless that is a column itself. Numbers are what fields are told apart by.
 
+use std::borrow::Cow;
+
 use arrow::datatypes::{DataType, SchemaRef};
 use prost_types::field_descriptor_proto::Type;
 
 use super::schema::{Field, Kind, Message};
-use crate::decode::rows::column::Typed;
+use crate::decode::rows::value::Typed;
 
 /// A field that is watched for.
 #[derive(Debug)]
@@ -195,7 +197,7 @@ pub(super) fn zero(cell: &Cell) -> Absent {
         Cell::Whole(_, To::Whole) => Typed::Whole(0),
         Cell::Flag => Typed::Flag(false),
         Cell::Text => return Absent::Text(String::new()),
-        Cell::Symbol(symbols) => return Absent::Text(symbol(symbols, 0)),
+        Cell::Symbol(symbols) => return Absent::Text(symbol(symbols, 0).into_owned()),
         Cell::Moment | Cell::Day | Cell::Wrapped(_) => return Absent::Null,
     })
 }
@@ -219,9 +221,12 @@ fn value_of(text: &str, cell: &Cell) -> Option<Absent> {
 }
 
 /// The name of an enum's number.
-pub(super) fn symbol(symbols: &[(i32, String)], number: i32) -> String {
+pub(super) fn symbol(symbols: &[(i32, String)], number: i32) -> Cow<'_, str> {
     let at = symbols.partition_point(|(other, _)| *other < number);
-    symbols.get(at).filter(|(other, _)| *other == number).map_or_else(|| number.to_string(), |(_, name)| name.clone())
+    match symbols.get(at).filter(|(other, _)| *other == number) {
+        Some((_, name)) => name.into(),
+        None => number.to_string().into(),
+    }
 }
 
 /// A field's type in words.

@@ -1,21 +1,15 @@
 //! Records in Protobuf's wire format, good and bad, through the framed decoder.
 
-use std::sync::Arc;
-
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{
-    DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int32Type, Int64Type, Schema, TimeUnit,
+    DataType, Date32Type, Decimal128Type, Field, Float32Type, Float64Type, Int32Type, Int64Type, TimeUnit,
     TimestampNanosecondType, UInt64Type,
 };
 use proptest::prelude::*;
-use tokio::runtime::Runtime;
 
-use crate::batch::Payloads;
-use crate::decode::framed::FramedDecoder;
-use crate::decode::registered::Registered;
-use crate::decode::{Decoded, Decoder};
+use crate::decode::Decoded;
+use crate::decode::registered::{self, Registered};
 use crate::registry::SchemaType;
-use crate::registry::schemas::Schemas;
 
 fn field(name: &str, data_type: DataType) -> Field {
     Field::new(name, data_type, true)
@@ -30,13 +24,7 @@ fn decode(schemas: &[&str], columns: &[Field], payloads: &[Vec<u8>]) -> Decoded 
 fn decode_with(schemas: &[&str], imported: &[&str], columns: &[Field], payloads: &[Vec<u8>]) -> Decoded {
     let texts = |texts: &[&str]| texts.iter().map(|text| text.to_string()).collect();
     let registry = Registered { schema_type: SchemaType::Protobuf, texts: texts(schemas), imported: texts(imported) };
-    let runtime = Runtime::new().unwrap();
-    let schemas = Arc::new(Schemas::new(Arc::new(registry), runtime.handle().clone(), "plays-value".into()));
-    let mut decoder = FramedDecoder::new(Arc::new(Schema::new(columns.to_vec())), SchemaType::Protobuf, schemas, 4).unwrap();
-    let mut batch = Payloads::default();
-    payloads.iter().zip(0..).for_each(|(payload, offset)| batch.push(offset, Some(payload)));
-    decoder.prepare(&batch).unwrap();
-    decoder.decode(batch).unwrap()
+    registered::decode(registry, columns, payloads)
 }
 
 fn codes(decoded: &Decoded) -> Vec<(i64, &'static str)> {

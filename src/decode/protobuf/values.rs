@@ -1,13 +1,16 @@
 //! Values on the wire into columns.
 
+use std::ops::Range;
+
 use chrono::{Datelike, NaiveDate};
 use prost_types::field_descriptor_proto::Type;
 
 use super::plan::{Absent, Cell, To, symbol, zero};
-use super::wire::{Broken, Input, Raw, zigzag};
-use crate::decode::rows::column::{Column, Refusal, Typed};
+use super::wire::{Broken, Input, Raw, Wire, zigzag};
+use crate::decode::rows::column::Column;
 use crate::decode::rows::put_text;
-use crate::decode::rows::text::{PAYLOADS, view};
+use crate::decode::rows::text::view_of_utf8;
+use crate::decode::rows::value::{Refusal, Typed};
 
 /// Why a column gets no value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,33 +35,50 @@ impl From<Broken> for Wrong {
 }
 
 /// Adds a value. `bytes` are what it stands in, `resolved` takes texts that stand nowhere.
+#[inline]
 pub(super) fn put(cell: &Cell, raw: Raw, bytes: &[u8], column: &mut Column, resolved: &mut Vec<u8>) -> Result<(), Wrong> {
-    let value = match (cell, raw) {
-        (Cell::Text, Raw::Bytes(from, to)) => {
-            let text = &bytes[from..to];
-            if !text.is_ascii() && simdutf8::basic::from_utf8(text).is_err() {
-                return Err(Wrong::Utf8);
-            }
-            Typed::Text(view(text, PAYLOADS, from))
+    match (cell, raw.wire) {
+        (Cell::Text, Wire::Bytes) => {
+            let Range { start, end } = raw.range();
+            Ok(column.put_view(view_of_utf8(bytes, start, end - start).ok_or(Wrong::Utf8)?)?)
         }
-        (Cell::Whole(kind, to), raw) => whole(*kind, raw, *to)?,
-        (Cell::Flag, Raw::Varint(value)) => Typed::Flag(value != 0),
-        (Cell::Float, Raw::Fixed32(bits)) => Typed::Float(f32::from_bits(bits).into()),
-        (Cell::Double, Raw::Fixed64(bits)) => Typed::Float(f64::from_bits(bits)),
-        (Cell::Symbol(symbols), Raw::Varint(value)) => return Ok(put_text(&symbol(symbols, value as i32), column, resolved)?),
-        (Cell::Moment, Raw::Bytes(from, to)) => {
-            let [seconds, nanos] = varints(bytes, from, to)?;
+        (Cell::Whole(kind, To::Whole), _) => Ok(column.put_typed(whole(*kind, raw)?)?),
+        _ => put_other(cell, raw, bytes, column, resolved),
+    }
+}
+
+/// The same of types that are not so common.
+fn put_other(cell: &Cell, raw: Raw, bytes: &[u8], column: &mut Column, resolved: &mut Vec<u8>) -> Result<(), Wrong> {
+    let value = match (cell, raw.wire) {
+        (Cell::Whole(kind, to), _) => {
+            let number = match whole(*kind, raw)? {
+                Typed::Natural(number) => i128::from(number),
+                Typed::Whole(number) => i128::from(number),
+                _ => return Err(Wrong::WireType),
+            };
+            match to {
+                To::Float => Typed::Float(number as f64),
+                To::Decimal(factor) => Typed::Decimal(number.checked_mul(*factor).ok_or(Refusal::Range)?),
+                To::Whole => whole(*kind, raw)?,
+            }
+        }
+        (Cell::Flag, Wire::Varint) => Typed::Flag(raw.value != 0),
+        (Cell::Float, Wire::Fixed32) => Typed::Float(f32::from_bits(raw.value as u32).into()),
+        (Cell::Double, Wire::Fixed64) => Typed::Float(f64::from_bits(raw.value)),
+        (Cell::Symbol(symbols), Wire::Varint) => return Ok(put_text(&symbol(symbols, raw.value as i32), column, resolved)?),
+        (Cell::Moment, Wire::Bytes) => {
+            let [seconds, nanos] = varints(bytes, raw.range())?;
             let nanos = u32::try_from(nanos as i32).ok().filter(|&nanos| nanos < 1_000_000_000).ok_or(Refusal::Type)?;
             Typed::Moment(seconds as i64, nanos)
         }
-        (Cell::Day, Raw::Bytes(from, to)) => {
-            let [year, month, day] = varints(bytes, from, to)?;
+        (Cell::Day, Wire::Bytes) => {
+            let [year, month, day] = varints(bytes, raw.range())?;
             let date = NaiveDate::from_ymd_opt(year as i32, month as u32, day as u32).ok_or(Refusal::Type)?;
             Typed::Days(date.num_days_from_ce() - DAYS_TO_1970)
         }
-        (Cell::Decimal(scale), Raw::Bytes(from, to)) => Typed::Decimal(decimal(bytes, from, to, *scale)?),
-        (Cell::Wrapped(inner), Raw::Bytes(from, to)) => {
-            return match field(bytes, from, to, 1)? {
+        (Cell::Decimal(scale), Wire::Bytes) => Typed::Decimal(decimal(bytes, raw.range(), *scale)?),
+        (Cell::Wrapped(inner), Wire::Bytes) => {
+            return match field(bytes, raw.range(), 1)? {
                 Some(raw) => put(inner, raw, bytes, column, resolved),
                 None => put_absent(&zero(inner), column, resolved),
             };
@@ -81,65 +101,59 @@ pub(super) fn put_absent(absent: &Absent, column: &mut Column, resolved: &mut Ve
     }?)
 }
 
-fn whole(kind: Type, raw: Raw, to: To) -> Result<Typed, Wrong> {
-    let number = match (kind, raw) {
+#[inline]
+fn whole(kind: Type, raw: Raw) -> Result<Typed, Wrong> {
+    let Raw { value, wire, .. } = raw;
+    Ok(match (kind, wire) {
         // Longer ones than 32 bits are cut, as all readers do.
-        (Type::Int32, Raw::Varint(value)) => i128::from(value as i32),
-        (Type::Int64, Raw::Varint(value)) => i128::from(value as i64),
-        (Type::Uint32, Raw::Varint(value)) => i128::from(value as u32),
-        (Type::Uint64, Raw::Varint(value)) => i128::from(value),
-        (Type::Sint32, Raw::Varint(value)) => i128::from(zigzag(u64::from(value as u32))),
-        (Type::Sint64, Raw::Varint(value)) => i128::from(zigzag(value)),
-        (Type::Fixed32, Raw::Fixed32(value)) => i128::from(value),
-        (Type::Sfixed32, Raw::Fixed32(value)) => i128::from(value as i32),
-        (Type::Fixed64, Raw::Fixed64(value)) => i128::from(value),
-        (Type::Sfixed64, Raw::Fixed64(value)) => i128::from(value as i64),
+        (Type::Int32, Wire::Varint) | (Type::Sfixed32, Wire::Fixed32) => Typed::Whole((value as i32).into()),
+        (Type::Int64, Wire::Varint) | (Type::Sfixed64, Wire::Fixed64) => Typed::Whole(value as i64),
+        (Type::Uint32, Wire::Varint) | (Type::Fixed32, Wire::Fixed32) => Typed::Natural((value as u32).into()),
+        (Type::Uint64, Wire::Varint) | (Type::Fixed64, Wire::Fixed64) => Typed::Natural(value),
+        (Type::Sint32, Wire::Varint) => Typed::Whole(zigzag((value as u32).into())),
+        (Type::Sint64, Wire::Varint) => Typed::Whole(zigzag(value)),
         _ => return Err(Wrong::WireType),
-    };
-    Ok(match to {
-        To::Whole if number < 0 => Typed::Whole(number as i64),
-        To::Whole => Typed::Natural(number as u64),
-        To::Float => Typed::Float(number as f64),
-        To::Decimal(factor) => Typed::Decimal(number.checked_mul(factor).ok_or(Refusal::Range)?),
     })
 }
 
 /// The last occurrence of a field in a message.
-fn field(bytes: &[u8], from: usize, to: usize, wanted: u32) -> Result<Option<Raw>, Wrong> {
-    let mut input = Input::new(&bytes[..to], from);
+fn field(bytes: &[u8], message: Range<usize>, wanted: u32) -> Result<Option<Raw>, Wrong> {
+    let mut input = Input::new(bytes, message.start, message.end);
     let mut found = None;
-    while let Some((number, raw)) = input.next()? {
-        if number == wanted {
-            found = Some(raw);
+    while input.next()? {
+        if input.number == wanted {
+            found = Some(input.raw());
         }
     }
     Ok(found)
 }
 
 /// The fields 1, 2, … of a message that has numbers only; those that are not there are 0.
-fn varints<const N: usize>(bytes: &[u8], from: usize, to: usize) -> Result<[u64; N], Wrong> {
-    let mut input = Input::new(&bytes[..to], from);
+#[inline]
+fn varints<const N: usize>(bytes: &[u8], message: Range<usize>) -> Result<[u64; N], Wrong> {
+    let mut input = Input::new(bytes, message.start, message.end);
     let mut found = [0; N];
-    while let Some((number, raw)) = input.next()? {
-        match (found.get_mut(number as usize - 1), raw) {
-            (Some(place), Raw::Varint(value)) => *place = value,
-            (Some(_), _) => return Err(Wrong::WireType),
-            (None, _) => {}
+    while input.next()? {
+        if let Some(place) = found.get_mut(input.number as usize - 1) {
+            match input.raw() {
+                Raw { wire: Wire::Varint, value, .. } => *place = value,
+                _ => return Err(Wrong::WireType),
+            }
         }
     }
     Ok(found)
 }
 
 /// A `confluent.type.Decimal`: bytes in two's complement, the high one first, and their scale; in units of the column's scale.
-fn decimal(bytes: &[u8], from: usize, to: usize, wanted: i8) -> Result<i128, Wrong> {
-    let number = match field(bytes, from, to, 1)? {
+fn decimal(bytes: &[u8], message: Range<usize>, wanted: i8) -> Result<i128, Wrong> {
+    let number = match field(bytes, message.clone(), 1)? {
         None => &[],
-        Some(Raw::Bytes(from, to)) => &bytes[from..to],
+        Some(raw) if raw.wire == Wire::Bytes => &bytes[raw.range()],
         Some(_) => return Err(Wrong::WireType),
     };
-    let scale = match field(bytes, from, to, 3)? {
+    let scale = match field(bytes, message, 3)? {
         None => 0,
-        Some(Raw::Varint(scale)) => scale as i32,
+        Some(Raw { wire: Wire::Varint, value, .. }) => value as i32,
         Some(_) => return Err(Wrong::WireType),
     };
     if number.len() > 16 {

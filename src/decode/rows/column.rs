@@ -4,80 +4,16 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, Decimal128Array, PrimitiveArray};
-use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
-use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Field, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
-    UInt16Type, UInt32Type, UInt64Type,
-};
+use arrow::array::{ArrayRef, BooleanArray, Decimal128Array};
+use arrow::buffer::BooleanBuffer;
+use arrow::datatypes::{DataType, Date32Type, Field, Float32Type, Float64Type, TimeUnit};
 
-use super::number::{self, Misfit};
+use super::arrays::{bitmap, primitive, times, wholes};
+use super::number;
 use super::text::{self, Texts};
 use super::time::{self, Minute};
+use super::value::{Refusal, Shape, Typed, Value};
 use crate::error::{Error, Kind, Result};
-
-/// What a value is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::decode) enum Shape {
-    Null,
-    True,
-    False,
-    Number,
-    String,
-    Nested,
-}
-
-/// A value as a column takes it.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::decode) struct Value<'a> {
-    pub(in crate::decode) shape: Shape,
-    /// The value as it stands in the payload; of a string, what is between the quotes, escapes resolved.
-    pub(in crate::decode) text: &'a [u8],
-    /// The number of the buffer that holds `text` (see [`text`]), and where in it.
-    pub(in crate::decode) buffer: u32,
-    pub(in crate::decode) offset: usize,
-}
-
-/// Why a column does not take a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::decode) enum Refusal {
-    /// The column may not be NULL.
-    Null,
-    /// The value is of another type.
-    Type,
-    /// The type cannot hold it.
-    Range,
-    /// The text is not a time; the words end a sentence that begins with the text.
-    Time(&'static str),
-}
-
-impl From<Misfit> for Refusal {
-    fn from(misfit: Misfit) -> Self {
-        match misfit {
-            Misfit::NotWhole => Refusal::Type,
-            Misfit::Range => Refusal::Range,
-        }
-    }
-}
-
-/// A value that a binary format has as what it is.
-#[derive(Debug, Clone, Copy)]
-pub(in crate::decode) enum Typed {
-    Whole(i64),
-    /// A whole number that may be beyond those with a sign.
-    Natural(u64),
-    Float(f64),
-    Flag(bool),
-    /// In the column's own smallest units.
-    Decimal(i128),
-    Days(i32),
-    Instant(i64, TimeUnit),
-    /// Seconds and nanoseconds since 1970.
-    Moment(i64, u32),
-    /// The view of a text that is valid UTF-8 (see [`text::view`]).
-    Text(u128),
-}
 
 /// One column of the rows so far.
 #[derive(Debug)]
@@ -381,52 +317,4 @@ fn float(text: &[u8], single: bool) -> Result<f64, Refusal> {
     let text = std::str::from_utf8(text).map_err(|_| Refusal::Type)?;
     let value = if single { text.parse::<f32>().map(f64::from) } else { text.parse::<f64>() }.map_err(|_| Refusal::Type)?;
     if value.is_finite() { Ok(value) } else { Err(Refusal::Range) }
-}
-
-fn bitmap(nulls: &[usize], rows: usize) -> Option<NullBuffer> {
-    if nulls.is_empty() {
-        return None;
-    }
-    let mut valid = vec![true; rows];
-    for &row in nulls {
-        valid[row] = false;
-    }
-    Some(NullBuffer::from(valid))
-}
-
-fn primitive<T: ArrowPrimitiveType>(values: ScalarBuffer<T::Native>, nulls: Option<NullBuffer>) -> ArrayRef {
-    Arc::new(PrimitiveArray::<T>::new(values, nulls))
-}
-
-/// Narrows values that are known to fit.
-fn wholes(data_type: &DataType, values: Vec<i64>, nulls: Option<NullBuffer>) -> ArrayRef {
-    macro_rules! narrow {
-        ($type:ty, $native:ty) => {
-            primitive::<$type>(values.into_iter().map(|value| value as $native).collect(), nulls)
-        };
-    }
-    match data_type {
-        DataType::Int8 => narrow!(Int8Type, i8),
-        DataType::Int16 => narrow!(Int16Type, i16),
-        DataType::Int32 => narrow!(Int32Type, i32),
-        DataType::UInt8 => narrow!(UInt8Type, u8),
-        DataType::UInt16 => narrow!(UInt16Type, u16),
-        DataType::UInt32 => narrow!(UInt32Type, u32),
-        DataType::UInt64 => narrow!(UInt64Type, u64),
-        _ => primitive::<Int64Type>(values.into(), nulls),
-    }
-}
-
-fn times(unit: TimeUnit, data_type: &DataType, values: ScalarBuffer<i64>, nulls: Option<NullBuffer>) -> ArrayRef {
-    let zone = if let DataType::Timestamp(_, zone) = data_type { zone.clone() } else { None };
-    match unit {
-        TimeUnit::Second => Arc::new(PrimitiveArray::<TimestampSecondType>::new(values, nulls).with_timezone_opt(zone)),
-        TimeUnit::Millisecond => {
-            Arc::new(PrimitiveArray::<TimestampMillisecondType>::new(values, nulls).with_timezone_opt(zone))
-        }
-        TimeUnit::Microsecond => {
-            Arc::new(PrimitiveArray::<TimestampMicrosecondType>::new(values, nulls).with_timezone_opt(zone))
-        }
-        TimeUnit::Nanosecond => Arc::new(PrimitiveArray::<TimestampNanosecondType>::new(values, nulls).with_timezone_opt(zone)),
-    }
 }

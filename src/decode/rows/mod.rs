@@ -1,9 +1,11 @@
 //! The rows of a batch in the making, column by column: for every format whose values are texts.
 
+mod arrays;
 pub(in crate::decode) mod column;
 pub(in crate::decode) mod number;
 pub(in crate::decode) mod text;
 pub(in crate::decode) mod time;
+pub(in crate::decode) mod value;
 
 use std::sync::Arc;
 
@@ -11,8 +13,9 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use hashbrown::HashMap;
 
-use self::column::{Column, Refusal, Typed};
+use self::column::Column;
 use self::text::{RESOLVED, Texts, view};
+use self::value::{Refusal, Typed};
 use crate::error::{Error, Kind, Result};
 
 /// Columns that are all `count` values long between two records.

@@ -1,6 +1,6 @@
 //! Numbers of JSON (already checked against its grammar) as whole numbers and decimals.
 
-use super::column::Shape;
+use super::value::Shape;
 use crate::decode::json::scan;
 /// Why a number does not fit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -41,7 +41,11 @@ pub(super) fn numbers(schema: &Schema) -> Option<Numbers> {
     Some(Numbers {
         fields: message.field.iter().map(|field| (field.name().to_string(), number(field.number()))).collect(),
         // The end of a range in a descriptor is behind it.
-        reserved: message.reserved_range.iter().map(|range| (number(range.start()), number(range.end() - 1))).collect(),
+        reserved: message
+            .reserved_range
+            .iter()
+            .map(|range| (number(range.start()), number(range.end().saturating_sub(1))))
+            .collect(),
         gone: message.reserved_name.iter().cloned().collect(),
     })
 }
