@@ -40,9 +40,18 @@ impl<'a> Frames<'a> {
     /// The frame of the record with this index, which is greater than the one before.
     #[inline]
     pub(super) fn next(&mut self, index: usize, payload: &[u8]) -> Result<Frame<'a>, Fault> {
-        if self.headers.peek().is_some()
-            && let Some(header) = self.header(index)
-        {
+        match payload {
+            // As almost all are.
+            [0, a, b, c, d, ..] if self.id_bytes == 4 && self.headers.peek().is_none() => {
+                Ok(Frame { id: SchemaId::Id(u32::from_be_bytes([*a, *b, *c, *d]).into()), bytes: 5, rest: None })
+            }
+            _ => self.any(index, payload),
+        }
+    }
+
+    #[inline(never)]
+    fn any(&mut self, index: usize, payload: &[u8]) -> Result<Frame<'a>, Fault> {
+        if let Some(header) = self.header(index) {
             // Nobody writes eight bytes there.
             let (id, used) =
                 id(header, 4).map_err(|what| Fault::decode("framing", format!("its header __value_schema_id {what}")))?;
@@ -68,7 +77,6 @@ impl<'a> Frames<'a> {
 }
 
 /// The id at the beginning of some bytes, and how many it takes; or what is wrong with them.
-#[inline]
 fn id(bytes: &[u8], id_bytes: usize) -> Result<(SchemaId, usize), String> {
     match bytes {
         [0, a, b, c, d, ..] if id_bytes == 4 => Ok((SchemaId::Id(u32::from_be_bytes([*a, *b, *c, *d]).into()), 5)),
