@@ -3,6 +3,7 @@
 pub mod backfill;
 pub mod columns;
 mod dead;
+mod opened;
 mod sinks;
 mod sources;
 
@@ -41,8 +42,9 @@ use crate::table::TableDef;
 
 pub use self::dead::kept_letters;
 
+use self::opened::Captured;
 use self::sinks::{SinkKind, check_table, placeholder};
-use self::sources::{Captured, OpenSource};
+use self::sources::OpenSource;
 
 /// What stands for the outside systems.
 #[derive(Clone)]

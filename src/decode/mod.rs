@@ -8,8 +8,6 @@ pub mod framed;
 pub mod json;
 pub mod pgoutput;
 mod protobuf;
-#[cfg(test)]
-mod registered;
 mod rows;
 
 use std::sync::Arc;

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::AvroPlan;
 use super::fast::Way;
 use crate::decode::Decoded;
-use crate::decode::registered::{self, Registered};
+use crate::decode::framed::registered::{self, Registered};
 use crate::decode::rows::Rows;
 use crate::registry::id::SchemaId;
 use crate::registry::schemas::Known;

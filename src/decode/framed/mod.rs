@@ -13,6 +13,8 @@
 mod frame;
 mod json_schema;
 mod plans;
+#[cfg(test)]
+pub(in crate::decode) mod registered;
 
 use std::sync::Arc;
 
@@ -199,7 +201,7 @@ mod tests {
     use arrow::datatypes::{DataType, Field};
 
     use super::*;
-    use crate::decode::registered::{self, Registered};
+    use crate::decode::framed::registered::{self, Registered};
 
     #[test]
     fn a_letter_has_the_schema_of_its_record_where_that_says_one() {

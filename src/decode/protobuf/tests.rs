@@ -8,7 +8,7 @@ use arrow::datatypes::{
 use proptest::prelude::*;
 
 use crate::decode::Decoded;
-use crate::decode::registered::{self, Registered};
+use crate::decode::framed::registered::{self, Registered};
 use crate::registry::SchemaType;
 
 fn field(name: &str, data_type: DataType) -> Field {

@@ -6,16 +6,16 @@ use arrow::datatypes::{Field, Schema as ArrowSchema};
 use async_trait::async_trait;
 use tokio::runtime::Runtime;
 
-use super::framed::FramedDecoder;
-use super::{Decoded, Decoder};
+use super::FramedDecoder;
 use crate::batch::Payloads;
+use crate::decode::{Decoded, Decoder};
 use crate::error::{Error, Kind, Result};
 use crate::registry::id::SchemaId;
 use crate::registry::schemas::Schemas;
 use crate::registry::{Reference, Registry, Schema, SchemaType, Version};
 
 /// Decodes payloads of schemas of the ids 1 and on into columns.
-pub(super) fn decode(registry: Registered, columns: &[Field], payloads: &[Vec<u8>]) -> Decoded {
+pub(in crate::decode) fn decode(registry: Registered, columns: &[Field], payloads: &[Vec<u8>]) -> Decoded {
     let (runtime, schema_type) = (Runtime::new().unwrap(), registry.schema_type);
     let schemas = Arc::new(Schemas::new(Arc::new(registry), runtime.handle().clone(), "plays-value".into()));
     let columns = Arc::new(ArrowSchema::new(columns.to_vec()));
@@ -30,11 +30,11 @@ pub(super) fn decode(registry: Registered, columns: &[Field], payloads: &[Vec<u8
 const IMPORTED: &str = "imported";
 
 /// The versions 1, 2, … of one subject, the last of them the newest; their ids are the same numbers.
-pub(super) struct Registered {
-    pub(super) schema_type: SchemaType,
-    pub(super) texts: Vec<String>,
+pub(in crate::decode) struct Registered {
+    pub(in crate::decode) schema_type: SchemaType,
+    pub(in crate::decode) texts: Vec<String>,
     /// What each of them imports.
-    pub(super) imported: Vec<String>,
+    pub(in crate::decode) imported: Vec<String>,
 }
 
 impl Registered {
