@@ -4,6 +4,7 @@ mod backfill;
 mod capture;
 mod lane;
 mod lookup;
+mod times;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +14,9 @@ use serde::Serialize;
 
 pub use self::backfill::{BackfillSnapshot, BackfillStatus, BackfillStep};
 pub use self::capture::{CaptureSnapshot, CaptureStatus, CopySnapshot};
-pub use self::lane::{Distribution, LaneSnapshot, LaneState, LaneStatus, PartitionLag, Phase, PhaseSnapshot};
+pub use self::lane::{LaneSnapshot, LaneState, LaneStatus};
 pub use self::lookup::{LookupSnapshot, LookupStatus};
+pub use self::times::{Distribution, PartitionLag, Phase, PhaseSnapshot};
 use crate::memory::{Memory, MemorySnapshot};
 
 /// All lanes, lookups and captures of one process. Clones share it.

@@ -132,12 +132,13 @@ impl<'a> Values<'a> {
 
 /// A `google.protobuf.Timestamp`: the seconds are field 1, the nanoseconds, which always go forward, field 2.
 fn time(value: i64, in_a_second: i64, out: &mut Vec<u8>) {
-    let mut message = Vec::with_capacity(17);
-    message.push(1 << 3 | VARINT);
-    varint(value.div_euclid(in_a_second) as u64, &mut message);
-    message.push(2 << 3 | VARINT);
-    varint((value.rem_euclid(in_a_second) * (1_000_000_000 / in_a_second)) as u64, &mut message);
-    bytes(&message, out);
+    let length = out.len();
+    out.extend_from_slice(&[0, 1 << 3 | VARINT]);
+    varint(value.div_euclid(in_a_second) as u64, out);
+    out.push(2 << 3 | VARINT);
+    varint((value.rem_euclid(in_a_second) * (1_000_000_000 / in_a_second)) as u64, out);
+    // Two numbers take 17 bytes at most, so that one byte holds the length.
+    out[length] = (out.len() - length - 1) as u8;
 }
 
 fn in_a_second(unit: TimeUnit) -> i64 {
