@@ -11,6 +11,9 @@ use crate::error::{Error, Kind, Result};
 /// Records that are read at the same time: each waits for the disk for some microseconds, or for a store for milliseconds.
 const READS: usize = 32;
 
+/// How often a lane is read again that another process drives meanwhile: each time that process must have written on since.
+const READ_TRIES: usize = 10;
+
 pub(super) const ADVICE: &str = "put back a copy of the folder, or move it away to begin a new lineage";
 
 /// The file that names the checkpoint's history.
@@ -168,9 +171,39 @@ pub async fn record(store: &dyn CheckpointStore, lineage: &str, lane: &str, numb
 
 /// The newest record of a lane; none when there is none.
 pub async fn newest(store: &dyn CheckpointStore, lineage: &str, lane: &str) -> Result<Option<Record>> {
-    match numbers(store, lane).await?.last() {
-        None => Ok(None),
-        Some(&last) => record(store, lineage, lane, last).await.map(Some),
+    let mut tries = Tries::default();
+    loop {
+        let read = match numbers(store, lane).await?.last() {
+            None => return Ok(None),
+            Some(&last) => record(store, lineage, lane, last).await,
+        };
+        match read {
+            Err(error) => tries.again(store, lane, error).await?,
+            Ok(record) => return Ok(Some(record)),
+        }
+    }
+}
+
+/// Whoever drives a lane may purge what was listed before it is read, and a folder's names are not listed at one moment: so what is
+/// corrupt is read again if the log has grown.
+#[derive(Default)]
+struct Tries {
+    done: usize,
+    newest: Option<u64>,
+}
+
+impl Tries {
+    /// `Err`: the error stands.
+    async fn again(&mut self, store: &dyn CheckpointStore, lane: &str, error: Error) -> Result<()> {
+        if error.kind() != Kind::Corrupt || self.done == READ_TRIES {
+            return Err(error);
+        }
+        let newest = numbers(store, lane).await?.pop();
+        if self.done > 0 && self.newest == newest {
+            return Err(error);
+        }
+        (self.done, self.newest) = (self.done + 1, newest);
+        Ok(())
     }
 }
 
@@ -203,6 +236,16 @@ pub(super) fn last_run(numbers: &[u64]) -> usize {
 
 /// Reads a lane's records from the newest backwards, until there is what it `needs`.
 pub async fn recover(store: &dyn CheckpointStore, lineage: &str, lane: &str, needs: Needs) -> Result<Recovered> {
+    let mut tries = Tries::default();
+    loop {
+        match recover_once(store, lineage, lane, needs).await {
+            Err(error) => tries.again(store, lane, error).await?,
+            found => return found,
+        }
+    }
+}
+
+async fn recover_once(store: &dyn CheckpointStore, lineage: &str, lane: &str, needs: Needs) -> Result<Recovered> {
     let names = store.list(lane).await?;
     let numbers = numbers_in(&names);
     let run = last_run(&numbers);

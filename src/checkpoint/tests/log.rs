@@ -1,7 +1,6 @@
 //! The log of one lane: claims, fences, purges, and what is said about records that are not as they were written.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::super::CheckpointStore;
 use super::super::lane_log::LaneLog;
@@ -75,35 +74,6 @@ async fn only_a_start_takes_a_lane_over() {
             assert_eq!(LaneLog::why(place.open().as_ref(), LINEAGE, LANE, mine, gone).await.kind(), kind);
         }
         again(newer.writer().incarnation).await.unwrap();
-    }
-}
-
-const EPOCHS_MAX: u64 = 20_000;
-
-/// A lane that has little to do writes a record every few milliseconds: the claim must come between two.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_claim_wins_against_a_process_that_is_at_work() {
-    for place in Place::all() {
-        let (mut log, _) = claim(&place.open(), Needs::State).await.unwrap();
-        let work = tokio::spawn(async move {
-            // Not for ever: it would outlive a claim that fails, and fill the memory.
-            for epoch in 1..EPOCHS_MAX {
-                if let Err(error) = log.append(vec![Entry::Intent(intent(epoch))]).await {
-                    return (epoch - 1, error);
-                }
-                // As long as a disk takes for an fsync: who writes to memory without a pause leaves no room between two records.
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            panic!("nobody claimed the lane");
-        });
-        while read::numbers(place.open().as_ref(), LANE).await.unwrap().len() < 50 {
-            tokio::task::yield_now().await;
-        }
-        let (log, found) = claim(&place.open(), Needs::State).await.unwrap();
-        let (epoch, error) = work.await.unwrap();
-        assert_eq!(error.kind(), Kind::Fenced);
-        log.check_claim().await.unwrap();
-        assert_eq!(found.intents.last().map_or(0, |intent| intent.epoch), epoch, "nothing came after what was read");
     }
 }
 

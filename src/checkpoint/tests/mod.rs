@@ -1,6 +1,7 @@
 //! Stores, logs and forks, over every store that there is.
 
 mod conformance;
+mod driven;
 mod fork;
 mod handover;
 mod log;
