@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use datafusion::error::DataFusionError;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::pool::{Books, SharePool};
 use crate::error::{Error, Kind, Result};
@@ -194,7 +194,7 @@ impl fmt::Debug for Account {
 }
 
 /// A copy of who holds how much, for pages and terminals.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemorySnapshot {
     /// `falaj.memory_limit`; `None`: there is none.
     pub limit_bytes: Option<u64>,
@@ -205,14 +205,14 @@ pub struct MemorySnapshot {
 }
 
 /// One lane, log or lookup.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holder {
     /// For instance `lane 'top_content'`.
     pub name: String,
     /// What it holds.
     pub bytes: u64,
     /// Of what: the names of [`Use`], and `query` for running plans.
-    pub of: BTreeMap<&'static str, u64>,
+    pub of: BTreeMap<String, u64>,
 }
 
 /// For people: `96 MiB`, `1.5 GiB`.

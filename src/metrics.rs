@@ -206,7 +206,7 @@ impl Collector for Figures {
 fn lags(lanes: &[LaneSnapshot], now_ms: i64) -> Vec<LagOf> {
     let of = |lane: &LaneSnapshot, lag: &PartitionLag| LagOf {
         lane: lane.name.clone(),
-        topic: lane.source.clone(),
+        topic: lane.wiring.source.clone(),
         lag: lag.clone(),
         now_ms,
     };
@@ -276,7 +276,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::status::Phase;
+    use crate::status::{Phase, Wiring};
 
     #[test]
     fn every_figure_has_a_name_with_help_and_histograms_count_up_to_infinity() {
@@ -287,7 +287,7 @@ mod tests {
         lane.record_latency(90_000_000);
         lane.record_phase(Phase::Apply, Duration::from_millis(3));
         lane.record_event_latency(7_000);
-        lane.set_source("events");
+        lane.set_wiring(Wiring { source: "events".to_string(), ..Wiring::default() });
         let waits = PartitionLag { partition: 1, records: 4, taken_to_ms: Some(Clock::system().now_ms() + 60_000) };
         lane.set_lags(vec![PartitionLag { partition: 0, records: 0, taken_to_ms: None }, waits]);
         status.lookup("content").version.store(3, Ordering::Relaxed);

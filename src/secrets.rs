@@ -32,7 +32,8 @@ impl Secrets {
         if problems.is_empty() { Ok(resolved) } else { Err(table.error(problems.join("; "))) }
     }
 
-    fn text(self, text: &str) -> Result<String, String> {
+    /// `text` resolved; what is wrong with it otherwise.
+    pub fn text(self, text: &str) -> Result<String, String> {
         let mut done = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once("${") {

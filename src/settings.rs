@@ -18,8 +18,14 @@ extensions_options! {
         pub outbox: String, default = "data/run/outbox".to_string()
         /// The folder for dead letters of sources that have no broker.
         pub dead_letters: String, default = "data/run/dead_letters".to_string()
-        /// The address of falaj's own pages; only loopback for now.
+        /// The address of falaj's own pages; another than loopback asks for a token.
         pub listen: String, default = "127.0.0.1:8080".to_string()
+        /// What visitors of the pages must have, as '${file:PATH}' or '${env:NAME}'. Not set: whoever is on this machine may look.
+        pub token: Reference, default = Reference::default()
+        /// A file with the certificate of the pages (PEM); not set: they are served without TLS.
+        pub tls_cert: String, default = String::new()
+        /// A file with its private key.
+        pub tls_key: String, default = String::new()
         /// The bound of what the process holds in memory, for instance '1GiB'; at least 64MiB. Not set: 75% of what the machine or
         /// its control group allows.
         pub memory_limit: MemoryLimit, default = MemoryLimit::default()
@@ -40,6 +46,32 @@ extensions_options! {
 
 impl ConfigExtension for Settings {
     const PREFIX: &'static str = "falaj";
+}
+
+/// Where a secret is, never the secret itself: settings are shown by `SHOW ALL`. Empty when it was not set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reference(pub String);
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ConfigField for Reference {
+    fn visit<V: Visit>(&self, visitor: &mut V, key: &str, description: &'static str) {
+        visitor.some(key, self, description);
+    }
+
+    fn set(&mut self, _: &str, value: &str) -> Result<(), DataFusionError> {
+        let is_reference = (value.starts_with("${file:") || value.starts_with("${env:")) && value.ends_with('}');
+        if !is_reference {
+            let text = "a secret does not stand in SQL: write where it is, '${file:PATH}' or '${env:NAME}'";
+            return Err(DataFusionError::Configuration(text.to_string()));
+        }
+        self.0 = value.to_string();
+        Ok(())
+    }
 }
 
 /// `falaj.memory_limit`: a size, if it was set.

@@ -100,6 +100,7 @@ impl OpenSource {
         let name = format!("{}.dlq", self.def.name);
         let parts = LettersParts {
             source: Arc::clone(&self.opened.source),
+            source_kind: self.def.stored_as.clone(),
             log: Arc::clone(&self.log),
             start: self.opened.start,
             make_dead: self.make_dead(run, settings, &self.def.place),

@@ -20,10 +20,10 @@ use crate::error::{Action, Error, Kind, Result};
 use crate::failpoint;
 use crate::memory::Use;
 use crate::position::Positions;
-use crate::query::plan::Work;
+use crate::query::plan::{LanePlan, Work};
 use crate::source::log::LogReader;
 use crate::source::{Source, Start};
-use crate::status::{LaneState, LaneStatus};
+use crate::status::{LaneState, LaneStatus, Wiring};
 
 const ROLL_LINGER: Duration = Duration::from_millis(100);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
@@ -40,7 +40,7 @@ pub async fn run(parts: LaneParts) -> Result<()> {
     let stop = parts.stop.clone();
     let status = Arc::clone(&parts.status);
     let name = parts.plan.name.clone();
-    status.set_source(parts.source.topic());
+    status.set_wiring(wiring(&parts));
     let claimed = AtomicU64::new(0);
     again(&name, &status, stop, || async {
         loop {
@@ -57,6 +57,18 @@ pub async fn run(parts: LaneParts) -> Result<()> {
         }
     })
     .await
+}
+
+fn wiring(parts: &LaneParts) -> Wiring {
+    let LanePlan { source, sink, lookups, .. } = &parts.plan;
+    Wiring {
+        source: parts.source.topic().to_string(),
+        source_kind: source.stored_as.clone(),
+        lookups: lookups.iter().cloned().collect(),
+        sink: sink.name.clone(),
+        sink_kind: sink.stored_as.clone(),
+        topic: (sink.stored_as == "KAFKA").then(|| sink.location.clone()),
+    }
 }
 
 /// Drives something again and again, with back-off, as long as its errors are worth another try. An outage is one warning, and one line when

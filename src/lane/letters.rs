@@ -21,7 +21,7 @@ use crate::position::{Positions, Span};
 use crate::sink::Writer;
 use crate::source::log::Log;
 use crate::source::{Source, Start};
-use crate::status::{LaneState, LaneStatus};
+use crate::status::{LaneState, LaneStatus, Wiring};
 
 /// Without dead letters its positions are only worth a record now and then: what lies behind them is looked at again.
 pub const COMMIT_INTERVAL: Duration = Duration::from_secs(10);
@@ -34,6 +34,8 @@ pub struct LettersParts {
     pub name: String,
     /// The source.
     pub source: Arc<dyn Source>,
+    /// What the source is stored as.
+    pub source_kind: String,
     /// Its log.
     pub log: Arc<Log>,
     /// How often its positions are worth a record though there was no dead letter.
@@ -63,7 +65,13 @@ pub struct LettersParts {
 /// Runs until it is stopped, has reached `until`, or fails for good.
 pub async fn run(parts: LettersParts) -> Result<()> {
     let claimed = AtomicU64::new(0);
-    parts.status.set_source(parts.source.topic());
+    parts.status.set_wiring(Wiring {
+        source: parts.source.topic().to_string(),
+        source_kind: parts.source_kind.clone(),
+        sink: parts.name.clone(),
+        sink_kind: "DEAD LETTERS".to_string(),
+        ..Wiring::default()
+    });
     super::driver::again(&parts.name, &parts.status, parts.stop.clone(), || drive(&parts, &claimed)).await
 }
 

@@ -167,7 +167,7 @@ impl SharePool {
         let mut of = BTreeMap::new();
         for consumer in self.tracked.metrics() {
             if consumer.reserved > 0 {
-                *of.entry(Use::shown(&consumer.name)).or_default() += consumer.reserved as u64;
+                *of.entry(Use::shown(&consumer.name).to_string()).or_default() += consumer.reserved as u64;
             }
         }
         Holder { name: self.name.clone(), bytes: of.values().sum(), of }

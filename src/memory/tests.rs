@@ -102,7 +102,10 @@ fn the_status_names_who_holds_what_the_largest_first() {
     assert_eq!((snapshot.limit_bytes, snapshot.used_bytes), (Some(128 << 20), 19));
     let names: Vec<&str> = snapshot.holders.iter().map(|holder| holder.name.as_str()).collect();
     assert_eq!(names, ["lookup 'content'", "lane 'a'"]);
-    assert_eq!(snapshot.holders[1].of, BTreeMap::from([("window state", 3), ("sink", 2), ("query", 4)]));
+    assert_eq!(
+        snapshot.holders[1].of,
+        BTreeMap::from([("window state", 3), ("sink", 2), ("query", 4)].map(|(of, bytes)| (of.to_string(), bytes)))
+    );
     assert_eq!(Memory::unlimited().snapshot(), MemorySnapshot::default());
 }
 

@@ -19,7 +19,7 @@ use super::insert::checked_sink;
 use super::key::group_key;
 use super::problem::{at, sql_error};
 use super::project::{LaneSql, Project};
-use super::stream::{carry_offset, source_of, window_of};
+use super::stream::{carry_offset, lookups_of, source_of, window_of};
 use super::tables::{OFFSET, TableFactory};
 use super::time::{EpochTime, is_epoch_time};
 use super::wording::Known;
@@ -43,6 +43,8 @@ pub struct LanePlan {
     pub time: EpochTime,
     /// The columns of the source that it needs.
     pub columns: BTreeSet<String>,
+    /// The lookup tables that it asks, by name.
+    pub lookups: BTreeSet<String>,
     /// What it does.
     pub work: Work,
     /// The memory that its plans, and all else of it, ask for.
@@ -128,8 +130,9 @@ pub async fn plan_lane(
     let columns = needed(&work);
     // Without what it does not use of a view.
     let used = session.state().optimize(query).map_err(wrong)?;
+    let lookups = lookups_of(&used).map_err(wrong)?;
     let query = query_text(&used, &source, &sink, &work);
-    Ok(LanePlan { name: lane.name.clone(), source, sink, time, columns, work, memory, query })
+    Ok(LanePlan { name: lane.name.clone(), source, sink, time, columns, lookups, work, memory, query })
 }
 
 /// A hash of all that decides what a lane makes.

@@ -1,7 +1,9 @@
 //! What can stream: a walk over a logical plan that carries each row's offset through it, and refuses what cannot stream.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, plan_err};
 use datafusion::datasource::{provider_as_source, source_as_provider};
 use datafusion::error::Result;
@@ -10,6 +12,7 @@ use datafusion::logical_expr::{Expr, Join, JoinType, LogicalPlan, LogicalPlanBui
 
 use super::tables::{OFFSET, SourceTable};
 use super::windows::PaneFunction;
+use crate::lookup::join::LookupProvider;
 use crate::table::TableDef;
 use crate::window::spec::WindowSpec;
 
@@ -20,6 +23,20 @@ pub(crate) fn source_of(plan: &LogicalPlan) -> Option<Arc<TableDef>> {
         return provider.downcast_ref::<SourceTable>().map(|source| Arc::clone(&source.def));
     }
     plan.inputs().into_iter().find_map(source_of)
+}
+
+/// The lookup tables that `plan` asks, by name.
+pub(crate) fn lookups_of(plan: &LogicalPlan) -> Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    plan.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && source_as_provider(&scan.source)?.downcast_ref::<LookupProvider>().is_some()
+        {
+            names.insert(scan.table_name.table().to_string());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(names)
 }
 
 /// The same plan with [`OFFSET`] as a further column at its end, and how that column is called there.

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How far the backfill of one lane is.
 #[derive(Debug, Default)]
@@ -19,7 +19,7 @@ struct Progress {
 }
 
 /// What a lane of a backfill is doing.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum BackfillStep {
     /// Finding where it stands.
@@ -68,7 +68,7 @@ impl BackfillStatus {
 }
 
 /// A copy of a [`BackfillStatus`].
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BackfillSnapshot {
     /// The lane.
     pub lane: String,

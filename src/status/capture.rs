@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// What is read from one slot, and what Postgres keeps for it.
 #[derive(Debug, Default)]
@@ -87,7 +87,7 @@ impl Copy {
 }
 
 /// A copy of a [`CaptureStatus`]; the fields mean the same.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "documented on CaptureStatus")]
 pub struct CaptureSnapshot {
     pub slot: String,
@@ -100,7 +100,7 @@ pub struct CaptureSnapshot {
 }
 
 /// How far the copy of a table's rows is.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CopySnapshot {
     /// `schema.table`.
     pub table: String,

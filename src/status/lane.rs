@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::recent::Recent;
 use super::times::{Distribution, PHASES, PartitionLag, Phase, PhaseSnapshot, PhaseTimes};
+use crate::clock::Clock;
 
 /// The figures of one lane. Relaxed atomics: each is right by itself, two of them may be a moment apart.
 #[derive(Debug)]
@@ -53,6 +55,8 @@ pub struct LaneStatus {
     // Up to an hour at two digits: p99 is right to 1 %, in some 30 KiB. `None` only if the library refuses its own settings.
     latency: Mutex<Option<Histogram<u64>>>,
     event_latency: Mutex<Option<Histogram<u64>>>,
+    recent: Mutex<Recent>,
+    recent_event: Mutex<Recent>,
     partitions: Mutex<Vec<PartitionLag>>,
     phases: Mutex<[PhaseTimes; 5]>,
     /// How long writing the last snapshot took, µs; 0 before the first.
@@ -66,14 +70,41 @@ pub struct LaneStatus {
 
 #[derive(Debug, Default, Clone)]
 struct LaneText {
-    source: String,
+    wiring: Wiring,
     state: LaneState,
     error: Option<String>,
     waits_for: Option<String>,
+    last_trouble: Option<Trouble>,
+}
+
+/// What a lane connects.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wiring {
+    /// The topic or table that it reads.
+    pub source: String,
+    /// `KAFKA` or `POSTGRES`.
+    pub source_kind: String,
+    /// The lookup tables that its query asks, by name.
+    pub lookups: Vec<String>,
+    /// The table that it writes, as the SQL names it; of a lane of dead letters, where they go.
+    pub sink: String,
+    /// How that is stored, such as `REDIS`; of a lane of dead letters `DEAD LETTERS`.
+    pub sink_kind: String,
+    /// The topic that it writes, if it writes one: other lanes may read it.
+    pub topic: Option<String>,
+}
+
+/// Something that was in a lane's way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trouble {
+    /// What it was.
+    pub text: String,
+    /// When it was last seen, ms since 1970.
+    pub at_ms: i64,
 }
 
 /// What a lane is doing.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LaneState {
     /// Claiming its checkpoint, reading its last spans again, waiting for a service.
@@ -110,6 +141,8 @@ impl Default for LaneStatus {
             state_bytes: AtomicU64::new(0),
             latency: Mutex::new(Histogram::new_with_max(3_600_000_000, 2).ok()),
             event_latency: Mutex::new(Histogram::new_with_max(3_600_000_000, 2).ok()),
+            recent: Mutex::default(),
+            recent_event: Mutex::default(),
             partitions: Mutex::default(),
             phases: Mutex::default(),
             snapshot_us: AtomicU64::new(0),
@@ -145,9 +178,9 @@ impl LaneStatus {
         matches!(self.text.lock().state, LaneState::Done | LaneState::Stopped)
     }
 
-    /// Says what it reads: a topic, or a table of Postgres.
-    pub fn set_source(&self, source: &str) {
-        self.text.lock().source = source.to_string();
+    /// Says what it connects.
+    pub fn set_wiring(&self, wiring: Wiring) {
+        self.text.lock().wiring = wiring;
     }
 
     /// Says how far it is behind, of every partition.
@@ -159,12 +192,15 @@ impl LaneStatus {
     /// Says why it stopped, or what it waits for (`None`: nothing any more).
     pub fn set_trouble(&self, error: Option<String>, waits_for: Option<String>) {
         let mut text = self.text.lock();
+        let trouble = |text: &String| Trouble { text: text.clone(), at_ms: Clock::system().now_ms() };
+        text.last_trouble = error.as_ref().or(waits_for.as_ref()).map(trouble).or(text.last_trouble.take());
         text.error = error;
         text.waits_for = waits_for;
     }
 
     /// Notes how long the newest rows of an epoch took from the log to where they are visible.
     pub fn record_latency(&self, latency_us: u64) {
+        self.recent.lock().record(latency_us, Instant::now());
         if let Some(histogram) = self.latency.lock().as_mut() {
             histogram.saturating_record(latency_us.max(1));
         }
@@ -172,6 +208,7 @@ impl LaneStatus {
 
     /// Notes how long the newest event of an epoch took from when it happened to where it is visible.
     pub fn record_event_latency(&self, latency_us: u64) {
+        self.recent_event.lock().record(latency_us, Instant::now());
         if let Some(histogram) = self.event_latency.lock().as_mut() {
             histogram.saturating_record(latency_us.max(1));
         }
@@ -217,28 +254,30 @@ impl LaneStatus {
         PHASES.into_iter().map(of).collect()
     }
 
-    fn phase_snapshots(&self) -> BTreeMap<&'static str, PhaseSnapshot> {
+    fn phase_snapshots(&self) -> BTreeMap<String, PhaseSnapshot> {
         let phases = self.phases.lock();
         let of = |(phase, name): (Phase, &'static str)| {
             let times = &phases[phase as usize];
             let quantile = |q| times.times.as_ref().map_or(0, |times| times.value_at_quantile(q));
             let count = times.times.as_ref().map_or(0, Histogram::len);
-            (name, PhaseSnapshot { count, total_us: times.total_us, p50_us: quantile(0.5), p99_us: quantile(0.99) })
+            (name.to_string(), PhaseSnapshot { count, total_us: times.total_us, p50_us: quantile(0.5), p99_us: quantile(0.99) })
         };
         PHASES.into_iter().map(of).collect()
     }
 
     pub(super) fn snapshot(&self, name: &str) -> LaneSnapshot {
         let text = self.text.lock().clone();
-        let quantile = |q| self.latency.lock().as_ref().map_or(0, |h| h.value_at_quantile(q));
+        let now = Instant::now();
+        let (latency, event_latency) = (self.recent.lock().quantiles(now), self.recent_event.lock().quantiles(now));
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let time = |time_ns: &AtomicI64| Some(time_ns.load(Ordering::Relaxed)).filter(|&ns| ns != i64::MIN);
         LaneSnapshot {
             name: name.to_string(),
-            source: text.source,
+            wiring: text.wiring,
             state: text.state,
             error: text.error,
             waits_for: text.waits_for,
+            last_trouble: text.last_trouble,
             records: get(&self.records),
             used: get(&self.used),
             filtered: get(&self.filtered),
@@ -258,8 +297,12 @@ impl LaneStatus {
             board_ns: time(&self.board_ns),
             panes: get(&self.panes),
             state_bytes: get(&self.state_bytes),
-            latency_p50_us: quantile(0.5),
-            latency_p99_us: quantile(0.99),
+            latency_p50_us: latency.p50_us,
+            latency_p95_us: latency.p95_us,
+            latency_p99_us: latency.p99_us,
+            event_latency_p50_us: event_latency.p50_us,
+            event_latency_p95_us: event_latency.p95_us,
+            event_latency_p99_us: event_latency.p99_us,
             phases: self.phase_snapshots(),
             snapshot_us: get(&self.snapshot_us),
             snapshots_us: get(&self.snapshots_us),
@@ -269,15 +312,17 @@ impl LaneStatus {
 }
 
 /// A copy of a [`LaneStatus`]; the fields mean the same.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "documented on LaneStatus")]
 pub struct LaneSnapshot {
     pub name: String,
-    /// The topic or table that it reads.
-    pub source: String,
+    #[serde(flatten)]
+    pub wiring: Wiring,
     pub state: LaneState,
     pub error: Option<String>,
     pub waits_for: Option<String>,
+    /// The last error or outage, kept when it is over.
+    pub last_trouble: Option<Trouble>,
     pub records: u64,
     pub used: u64,
     pub filtered: u64,
@@ -299,9 +344,15 @@ pub struct LaneSnapshot {
     pub board_ns: Option<i64>,
     pub panes: u64,
     pub state_bytes: u64,
+    /// From the append to the log until the row is visible, over the last minute; 0 when there was nothing.
     pub latency_p50_us: u64,
+    pub latency_p95_us: u64,
     pub latency_p99_us: u64,
-    pub phases: BTreeMap<&'static str, PhaseSnapshot>,
+    /// The same from when the event happened.
+    pub event_latency_p50_us: u64,
+    pub event_latency_p95_us: u64,
+    pub event_latency_p99_us: u64,
+    pub phases: BTreeMap<String, PhaseSnapshot>,
     pub snapshot_us: u64,
     pub snapshots_us: u64,
     pub snapshot_at_ms: i64,

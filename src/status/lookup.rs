@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The figures of one lookup table.
 #[derive(Debug, Default)]
@@ -49,7 +49,7 @@ impl LookupStatus {
 }
 
 /// A copy of a [`LookupStatus`]; the fields mean the same.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "documented on LookupStatus")]
 pub struct LookupSnapshot {
     pub name: String,

@@ -4,17 +4,18 @@ mod backfill;
 mod capture;
 mod lane;
 mod lookup;
+mod recent;
 mod times;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::backfill::{BackfillSnapshot, BackfillStatus, BackfillStep};
 pub use self::capture::{CaptureSnapshot, CaptureStatus, CopySnapshot};
-pub use self::lane::{LaneSnapshot, LaneState, LaneStatus};
+pub use self::lane::{LaneSnapshot, LaneState, LaneStatus, Trouble, Wiring};
 pub use self::lookup::{LookupSnapshot, LookupStatus};
 pub use self::times::{Distribution, PartitionLag, Phase, PhaseSnapshot};
 use crate::memory::{Memory, MemorySnapshot};
@@ -73,7 +74,7 @@ impl Status {
 }
 
 /// A copy of a [`Status`], for JSON (`/api/v1/status`) and for the terminal.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Snapshot {
     /// What is held in memory, of which limit, and by whom.
     pub memory: MemorySnapshot,

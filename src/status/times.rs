@@ -1,10 +1,10 @@
 //! How long things take, and how far a lane is behind.
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How far a lane is behind the log end of one partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartitionLag {
     /// The partition.
     pub partition: i32,
@@ -85,7 +85,7 @@ impl Distribution {
 }
 
 /// How long one part of a lane's epochs has taken.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PhaseSnapshot {
     /// How often.
     pub count: u64,

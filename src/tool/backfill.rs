@@ -6,7 +6,7 @@ use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use clap::Args;
 use tokio::sync::watch;
 
-use super::run::{bind_pages, serve_pages};
+use super::run::{open_pages, serve_pages};
 use super::{machine, progress, project_dir};
 use crate::app::backfill::{self, Asked, Bound, Planned, Way};
 use crate::app::{Run, World};
@@ -14,6 +14,7 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::position::Positions;
 use crate::query::project::Project;
+use crate::settings::Settings;
 use crate::sink::memory::Boards;
 use crate::status::Status;
 
@@ -80,7 +81,8 @@ pub async fn run(args: BackfillArgs, stop: watch::Receiver<bool>) -> Result<()> 
     }
     let (status, boards) = (Status::default(), Boards::default());
     if !args.no_web {
-        let url = serve_pages(bind_pages(PAGES).await?, &status, &boards, stop.clone())?;
+        let settings = Settings { listen: PAGES.to_string(), ..project.settings().clone() };
+        let url = serve_pages(open_pages(&settings).await?, &status, &boards, stop.clone())?;
         tracing::info!("the page is at {url}");
     }
     let run = Run {

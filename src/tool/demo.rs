@@ -21,6 +21,7 @@ use crate::error::{Error, Kind, Result};
 use crate::query::project::Project;
 use crate::query::tables::Role;
 use crate::secrets::Secrets;
+use crate::settings::Settings;
 use crate::sink::memory::Boards;
 use crate::source::memory::MemorySource;
 use crate::status::Status;
@@ -142,11 +143,12 @@ fn empty(folder: &Path) -> Result<()> {
 
 /// Serves the page where the settings say, or on a free port if that one is in use.
 async fn pages(project: &Project, status: &Status, boards: &Boards, stop: watch::Receiver<bool>) -> Result<String> {
-    let listener = match run::bind_pages(&project.settings().listen).await {
-        Err(_) => run::bind_pages("127.0.0.1:0").await?,
-        bound => bound?,
+    let settings = project.settings();
+    let door = match run::open_pages(settings).await {
+        Err(_) => run::open_pages(&Settings { listen: "127.0.0.1:0".to_string(), ..settings.clone() }).await?,
+        open => open?,
     };
-    run::serve_pages(listener, status, boards, stop)
+    run::serve_pages(door, status, boards, stop)
 }
 
 /// How long `--for` has left, and what stands at the bottom of the screen.

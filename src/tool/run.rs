@@ -13,9 +13,10 @@ use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::query::plan::Work;
 use crate::secrets::Secrets;
+use crate::settings::Settings;
 use crate::sink::memory::Boards;
 use crate::status::Status;
-use crate::web::{WebState, serve};
+use crate::web::{Access, Door, Tls, Token, WebState, serve};
 
 /// What `falaj run` takes.
 #[derive(Debug, Args)]
@@ -52,8 +53,8 @@ pub async fn run(args: RunArgs, stop: watch::Receiver<bool>) -> Result<()> {
         let project = project_dir::read_asking(&args.folder, stop.clone()).await?;
         app::check(&project, Secrets::Needed).await?;
         if !std::mem::replace(&mut is_served, true) {
-            let listener = bind_pages(&project.settings().listen).await?;
-            let url = serve_pages(listener, &status, &boards, stop.clone())?;
+            let door = open_pages(project.settings()).await?;
+            let url = serve_pages(door, &status, &boards, stop.clone())?;
             tracing::info!("the page is at {url}");
         }
         let memory = machine::memory(project.settings());
@@ -101,27 +102,42 @@ fn either(mut one: watch::Receiver<bool>, mut other: watch::Receiver<bool>) -> w
     either
 }
 
-/// Listens where the pages are to be served.
-pub async fn bind_pages(listen: &str) -> Result<TcpListener> {
-    TcpListener::bind(listen).await.map_err(|cause| {
+/// Listens where the pages are to be served, for those who may see them.
+pub async fn open_pages(settings: &Settings) -> Result<Door> {
+    let access = match settings.token.0.as_str() {
+        "" => Access::Loopback,
+        reference => {
+            let wrong = |problem| Error::new(Kind::Usage, format!("falaj.token {problem}"));
+            Access::Token(Token::new(Secrets::Needed.text(reference).map_err(wrong)?)?)
+        }
+    };
+    let tls = match (settings.tls_cert.as_str(), settings.tls_key.as_str()) {
+        ("", "") => None,
+        ("", _) | (_, "") => {
+            return Err(Error::new(Kind::Usage, "SET falaj.tls_cert and falaj.tls_key go together: a certificate has a key"));
+        }
+        (certificate, key) => Some(Tls::read(certificate.as_ref(), key.as_ref())?),
+    };
+    let listener = TcpListener::bind(&settings.listen).await.map_err(|cause| {
         let text = format!(
-            "the pages cannot be served at {listen}: SET falaj.listen = '127.0.0.1:0' takes a free port, --no-web serves none"
+            "the pages cannot be served at {}: SET falaj.listen = '127.0.0.1:0' takes a free port, --no-web serves none",
+            settings.listen
         );
         Error::new(Kind::Usage, text).because(cause)
-    })
+    })?;
+    Ok(Door { listener, access, tls })
 }
 
 /// Serves the pages until `stop`; gives the front page's URL.
-pub fn serve_pages(listener: TcpListener, status: &Status, boards: &Boards, mut stop: watch::Receiver<bool>) -> Result<String> {
-    let failed = |cause| Error::new(Kind::Bug, "a listener has no address").because(cause);
-    let url = format!("http://{}/", listener.local_addr().map_err(failed)?);
+pub fn serve_pages(door: Door, status: &Status, boards: &Boards, mut stop: watch::Receiver<bool>) -> Result<String> {
+    let url = format!("{}://{}/", if door.tls.is_some() { "https" } else { "http" }, door.address()?);
     let boards = boards.clone();
     let state = WebState::new(status.clone(), Arc::new(move || boards.all()));
     tokio::spawn(async move {
         let stopped = async move {
             let _ = stop.wait_for(|stop| *stop).await;
         };
-        if let Err(error) = serve(listener, state, stopped).await {
+        if let Err(error) = serve(door, state, stopped).await {
             tracing::error!("{}", error.chain());
         }
     });
