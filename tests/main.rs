@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests reach servers by environment variables")]
 
 mod backfill;
+mod browser;
 mod capture;
 mod chaos;
 mod checkpoint;

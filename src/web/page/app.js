@@ -64,14 +64,14 @@ function showSums({ lanes: all, memory }, lanes, points) {
   for (const lane of lanes) read.set(lane.source, Math.max(read.get(lane.source) ?? 0, points[lane.name]?.in ?? 0));
   const slowest = Math.max(0, ...lanes.map((lane) => points[lane.name]?.p99_ms ?? 0));
   const dead = all.filter((lane) => lane.sink_kind === DEAD).reduce((total, lane) => total + lane.dead, 0) + sum((lane) => lane.late + lane.refused);
-  const used = bytes(memory.used_bytes);
+  const limit = memory.limit_bytes === null ? "" : bytes(memory.limit_bytes);
   pairs(byId("sums"), [
     [word("rateIn"), rate([...read.values()].reduce((total, one) => total + one, 0))],
     [word("rateOut"), rate(sum((lane) => points[lane.name]?.out ?? 0))],
     [word("lag"), count(Math.max(0, ...lanes.map((lane) => lane.lag)))],
     [word("p99"), latency(Math.round(slowest * 1000))],
     [word("letters"), count(dead), dead > 0 ? "bad" : ""],
-    [word("memory"), memory.limit_bytes === null ? used : word("ofLimit", { used, limit: bytes(memory.limit_bytes) })],
+    [limit ? word("memoryOf", { limit }) : word("memory"), bytes(memory.used_bytes)],
   ]);
 }
 

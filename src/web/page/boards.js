@@ -19,8 +19,7 @@ export function showBoards(all, into, now) {
 function showBoard(name, members, into, now) {
   let board = boards.get(name);
   if (!board) {
-    const title = make("h3", "", name);
-    title.dir = "auto";
+    const title = make("h3", "", make("bdi", "", name));
     board = { list: make("ol", "rows"), rows: new Map() };
     board.card = make("article", "card board", title, board.list);
     into.append(board.card);

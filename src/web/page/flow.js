@@ -2,7 +2,7 @@
 import { make, say, svg } from "/app/chart.js";
 import { word } from "/app/words.js";
 
-const WIDTH = 176;
+const WIDTH = 190;
 const HEIGHT = 46;
 const ACROSS = 56;
 const DOWN = 14;
@@ -59,7 +59,9 @@ function places(lanes) {
 function draw(lanes, into) {
   const { nodes, edges } = places(lanes);
   const columns = [];
-  for (const node of nodes) (columns[node.column] ??= []).push(node);
+  // Dead letters lie lowest, so that what leads to them passes below the lanes.
+  const lowest = [...nodes].sort((a, b) => (a.kind === DEAD) - (b.kind === DEAD));
+  for (const node of lowest) (columns[node.column] ??= []).push(node);
   const tallest = Math.max(0, ...columns.map((column) => column?.length ?? 0)) * (HEIGHT + DOWN) - DOWN;
   const width = columns.length * (WIDTH + ACROSS) - ACROSS;
   const mirrored = document.documentElement.dir === "rtl";
@@ -76,9 +78,9 @@ function draw(lanes, into) {
     return element;
   };
   const paths = edges.map(({ from, to, lane, dead }) => keep(lane, dead ? "edge dead" : "edge", edge(at.get(from), at.get(to), mirrored)));
-  const boxes = nodes.map((node) => (node.lane ? keep(node.lane, "box lane", box(node)) : box(node)));
+  const boxes = nodes.map((node) => (node.lane ? keep(node.lane, "box step", box(node)) : box(node)));
   const said = lanes.filter((lane) => lane.sink_kind !== DEAD).map((lane) => word("spoken", { source: lane.source, lane: lane.name, sink: lane.sink }));
-  const picture = svg("svg", { viewBox: `-1 -1 ${width + 2} ${tallest + 2}`, width: width + 2, height: tallest + 2, role: "img" }, ...paths, ...boxes);
+  const picture = svg("svg", { viewBox: `-1 -1 ${width + 2} ${tallest + 2}`, width: width + 2, height: tallest + 2 }, ...paths, ...boxes);
   const list = make("ul", "hidden", ...said.map((text) => make("li", "", text)));
   picture.setAttribute("aria-hidden", "true");
   into.replaceChildren(picture, list);

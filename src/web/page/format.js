@@ -26,15 +26,22 @@ export function duration(ms) {
   return `${Math.floor(s / 86400)} ${word("d")}`;
 }
 
+// Latin units would change places with their number in Arabic text.
+const isolated = (text) => (language() === "ar" ? `\u2066${text}\u2069` : text);
+
+// What took longer than an hour is not told apart.
+const LONGEST_US = 3_590_000_000;
+
 export function latency(us) {
   if (!us) return NONE;
-  if (us < 1000) return `${us} ${word("us")}`;
+  if (us >= LONGEST_US) return `> 1 ${word("h")}`;
+  if (us < 1000) return isolated(`${us} ${word("us")}`);
   return us < 10000 ? `${format(1).format(us / 1000)} ${word("ms")}` : duration(us / 1000);
 }
 
 export function bytes(n) {
   const [unit, name] = [[2 ** 30, "GiB"], [2 ** 20, "MiB"], [2 ** 10, "KiB"]].find(([unit]) => n >= unit) ?? [1, "B"];
-  return `${format(unit > 1024 ? 1 : 0).format(n / unit)} ${name}`;
+  return isolated(`${format(unit > 1024 ? 1 : 0).format(n / unit)} ${name}`);
 }
 
 export const time = (ms) => (ms ? new Date(ms).toISOString().replace("T", " ").slice(0, 19) : NONE);

@@ -48,9 +48,9 @@ function fill(row, { cells, kind }, heads) {
   cells.forEach((text, i) => {
     const cell = row.cells[i] ?? row.insertCell();
     cell.colSpan = kind === "more" ? heads.length : 1;
-    cell.dir = i === 0 ? "auto" : "";
     cell.dataset.label = kind === "more" ? "" : word(heads[i]);
-    say(cell, text);
+    if (i === 0) say(cell.firstElementChild ?? cell.appendChild(make("bdi")), text);
+    else say(cell, text);
   });
 }
 

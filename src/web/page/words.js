@@ -9,6 +9,7 @@ const EN = {
   full: "Too many pages are open. This page goes on asking.",
   auto: "Colours: automatic", light: "Colours: light", dark: "Colours: dark",
   rateIn: "records/s in", rateOut: "rows/s out", lag: "records waiting", p99: "latency p99", letters: "dead letters", memory: "memory",
+  memoryOf: "memory, of {limit}",
   starting: "starting", running: "running", done: "done", stopped: "stopped",
   news: "Lane {name}: {state}", waitsFor: "Waits: {why}", lastTrouble: "Last trouble, {ago} ago: {text}",
   quantiles: "event to sink, p50 · p95 · p99", behind: "watermark behind", lateDead: "late · dead", state: "state",
@@ -24,7 +25,7 @@ const EN = {
   copied: "rows copied", copying: "{rows} of some {of}, {left} left",
   deadLetters: "Dead letters", topic: "of", count: "letters", doing: "state",
   backfills: "Backfills", lane: "lane", step: "step", left: "records left", reached: "event time reached", timeLeft: "time left",
-  memoryTitle: "Memory", holder: "held by", held: "bytes", ofLimit: "{used} of {limit}",
+  memoryTitle: "Memory", holder: "held by", held: "bytes",
   spoken: "{source} to {lane} to {sink}", us: "µs", ms: "ms", s: "s", min: "min", h: "h", d: "d",
 };
 
@@ -37,6 +38,7 @@ const AR = {
   full: "الصفحات المفتوحة كثيرة. تواصل هذه الصفحة السؤال.",
   auto: "الألوان: تلقائية", light: "الألوان: فاتحة", dark: "الألوان: داكنة",
   rateIn: "سجلّات داخلة/ث", rateOut: "صفوف خارجة/ث", lag: "سجلّات منتظرة", p99: "زمن الوصول p99", letters: "رسائل ميتة", memory: "الذاكرة",
+  memoryOf: "الذاكرة، من {limit}",
   starting: "يبدأ", running: "يعمل", done: "انتهى", stopped: "توقّف",
   news: "المسار {name}: {state}", waitsFor: "ينتظر: {why}", lastTrouble: "آخر عائق، قبل {ago}: {text}",
   quantiles: "من الحدث إلى المصبّ، p50 · p95 · p99", behind: "تأخّر العلامة المائية", lateDead: "متأخّرة · ميتة", state: "الحالة المخزّنة",
@@ -52,7 +54,7 @@ const AR = {
   copied: "صفوف منسوخة", copying: "{rows} من نحو {of}، بقي {left}",
   deadLetters: "الرسائل الميتة", topic: "من", count: "رسائل", doing: "الوضع",
   backfills: "إعادة قراءة التاريخ", lane: "المسار", step: "الخطوة", left: "سجلّات باقية", reached: "وقت الحدث المبلوغ", timeLeft: "الوقت الباقي",
-  memoryTitle: "الذاكرة", holder: "يشغلها", held: "بايتات", ofLimit: "{used} من {limit}",
+  memoryTitle: "الذاكرة", holder: "يشغلها", held: "بايتات",
   spoken: "من {source} إلى {lane} إلى {sink}", us: "µs", ms: "م.ث", s: "ث", min: "د", h: "س", d: "يوم",
 };
 
