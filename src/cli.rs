@@ -20,6 +20,7 @@ use crate::tool::progress::BesideBars;
 use crate::tool::receive::{self, ReceiveArgs};
 use crate::tool::run::{self, CheckArgs, RunArgs};
 use crate::tool::status::{self, StatusArgs};
+use crate::tool::top::{self, TopArgs};
 
 /// Events from Postgres and Kafka through SQL files into Redis, Parquet and HTTP, exactly once, in well under a second.
 #[derive(Debug, Parser)]
@@ -58,6 +59,8 @@ enum Command {
     Dlq(DlqArgs),
     /// Say what a running falaj does: its lanes, their lag and latency, and what is in the way
     Status(StatusArgs),
+    /// Watch what a running falaj does, live
+    Top(TopArgs),
     /// Make tables, content and events, in Postgres and Kafka
     Generate(GenerateArgs),
     /// Stand for the external HTTP system: take rows, count them, show the last ones
@@ -175,6 +178,7 @@ async fn dispatch(typed: Command) -> Result<()> {
         Command::Capture(args) => capture::run(args).await,
         Command::Dlq(args) => dlq::run(args).await,
         Command::Status(args) => status::run(args).await,
+        Command::Top(args) => top::run(args, stop_signal()).await,
         Command::Generate(args) => generate::run(args).await,
         Command::Receive(args) => receive::run(args, stopped()).await,
         Command::Completions(args) => manual::completions(args, command()),

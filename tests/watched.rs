@@ -1,7 +1,7 @@
 //! What watches falaj: a real Prometheus scrapes it, its rules fire, and every metric that rules and dashboard ask for is there.
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -44,6 +44,15 @@ async fn another_terminal_sees_what_runs_what_has_stopped_and_where_nobody_answe
     let all: Value = serde_json::from_str(&status(&page, &["--json"]).1).unwrap();
     assert_eq!(all["status"]["lanes"].as_array().map(Vec::len), Some(2));
 
+    // The same on a terminal; this is none.
+    let (code, _, why) = top(&project, &page, "");
+    assert!(code == Some(2) && why.contains("falaj top draws on a terminal, and this is none"), "{why}");
+    let (code, seen, _) = top(&project, &page, "script -qec");
+    assert_eq!(code, Some(0), "{seen}");
+    for part in ["falaj 0.1.0", "top_content", "running", "records/s", "lookup content"] {
+        assert!(seen.contains(part), "no {part} in {seen}");
+    }
+
     // Another type of value under its key stops the lane.
     let mut redis = project.redis().await;
     redis::cmd("SET").arg(project.board_key("top_content")).arg("mine").query_async::<()>(&mut redis).await.unwrap();
@@ -62,6 +71,33 @@ async fn another_terminal_sees_what_runs_what_has_stopped_and_where_nobody_answe
     let (code, _, why) = status(receiver.url.trim_end_matches(|c| c != '/'), &[]);
     assert!(code == Some(2) && why.contains("is no falaj: say where its page is with --url"), "{why}");
     project.finish().await;
+}
+
+/// `falaj top` under `terminal`, until q is pressed when it has drawn something.
+fn top(project: &Project, page: &str, terminal: &str) -> (Option<i32>, String, String) {
+    let falaj = format!("{} top --url {page}", env!("CARGO_BIN_EXE_falaj"));
+    let command = if terminal.is_empty() { falaj } else { format!("{terminal} 'stty cols 120 rows 50; {falaj}' /dev/null") };
+    let mut child = Command::new("sh")
+        .args(["-c", &command])
+        .current_dir(project.path(""))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut seen = Vec::new();
+    let mut drawn = child.stdout.take().unwrap();
+    let mut part = [0; 4096];
+    while let Ok(read @ 1..) = drawn.read(&mut part) {
+        seen.extend_from_slice(&part[..read]);
+        if String::from_utf8_lossy(&seen).contains("memory") {
+            // It may have ended by now.
+            let _ = child.stdin.as_mut().unwrap().write_all(b"q");
+        }
+    }
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&seen), text(&output.stderr))
 }
 
 #[tokio::test]

@@ -1,7 +1,9 @@
 //! The live view in a terminal: leaderboards with bars and movement on the left, lanes with their figures on the right. Where
 //! there is no terminal it is one plain line a second.
 
+mod lanes;
 mod view;
+mod words;
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write, stdout};
@@ -14,6 +16,8 @@ use self::view::View;
 use crate::error::{Error, Kind, Result};
 use crate::status::Snapshot;
 
+/// How far a page up or down goes.
+const PAGE: i16 = 10;
 /// Between two plain lines.
 const LINE_EVERY: Duration = Duration::from_secs(1);
 
@@ -62,11 +66,15 @@ impl Screen {
         writeln!(stdout(), "{}", self.view.line(status, boards, footer)).map_err(gone)
     }
 
-    /// Whether q or Ctrl-C was pressed, now or before. Does not wait. Without a drawn view always `false`: Ctrl-C is a signal then.
+    /// Whether q or Ctrl-C was pressed, now or before; arrows scroll. Does not wait. Without a drawn view always `false`: Ctrl-C is a
+    /// signal then.
     pub fn quit_requested(&mut self) -> bool {
         while self.terminal.is_some() && !self.quit && event::poll(Duration::ZERO).unwrap_or(false) {
             match event::read() {
-                Ok(Event::Key(key)) => self.quit = asks_to_quit(&key),
+                Ok(Event::Key(key)) => {
+                    self.quit = asks_to_quit(&key);
+                    self.view.scroll(asks_to_scroll(&key));
+                }
                 Ok(_) => {}
                 Err(_) => break,
             }
@@ -89,6 +97,20 @@ fn asks_to_quit(key: &KeyEvent) -> bool {
         && matches!((key.code, ctrl), (KeyCode::Char('q' | 'Q'), false) | (KeyCode::Char('c'), true))
 }
 
+/// By how many lines; up is below 0.
+fn asks_to_scroll(key: &KeyEvent) -> i16 {
+    match key.code {
+        _ if key.kind == KeyEventKind::Release => 0,
+        KeyCode::Up | KeyCode::Char('k') => -1,
+        KeyCode::Down | KeyCode::Char('j') => 1,
+        KeyCode::PageUp => -PAGE,
+        KeyCode::PageDown => PAGE,
+        KeyCode::Home => i16::MIN,
+        KeyCode::End => i16::MAX,
+        _ => 0,
+    }
+}
+
 fn gone(cause: std::io::Error) -> Error {
     Error::new(Kind::Unreachable, "the terminal cannot be written to any more").because(cause)
 }
@@ -104,5 +126,7 @@ mod tests {
         assert!(key(KeyCode::Char('c'), KeyModifiers::CONTROL));
         assert!(!key(KeyCode::Char('c'), KeyModifiers::NONE));
         assert!(!key(KeyCode::Enter, KeyModifiers::NONE));
+        let scrolls = |code| asks_to_scroll(&KeyEvent::new(code, KeyModifiers::NONE));
+        assert_eq!([KeyCode::Up, KeyCode::Down, KeyCode::PageDown, KeyCode::Enter].map(scrolls), [-1, 1, PAGE, 0]);
     }
 }

@@ -11,5 +11,7 @@ pub mod manual;
 pub mod progress;
 pub mod project_dir;
 pub mod receive;
+pub mod remote;
 pub mod run;
 pub mod status;
+pub mod top;

@@ -1,25 +1,23 @@
 //! `falaj status`: what a running falaj says of itself, from another terminal. It asks the page of that process.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
-use reqwest::{Client, StatusCode};
-use serde_json::Value;
 
-use crate::clock::Clock;
+use super::remote::{Remote, RemoteArgs};
 use crate::error::{Error, Kind, Result};
+use crate::status::{LaneSnapshot, LaneState, Snapshot};
+use crate::web::{Answer, Point};
 
-/// The page answers from counters; whoever takes longer is no falaj, or stands still.
-const TIMEOUT: Duration = Duration::from_secs(5);
-/// A status of a thousand lanes is a tenth of this.
-const BODY_BYTES_MAX: usize = 16 << 20;
+const HEADS: [&str; 11] = ["lane", "state", "in/s", "out/s", "lag", "late", "dead", "p50", "p95", "p99", "behind"];
+const COLUMNS: usize = HEADS.len();
 
 /// What `falaj status` takes.
 #[derive(Debug, Args)]
 pub struct StatusArgs {
-    /// Where the page of the process is
-    #[arg(long, default_value = "http://127.0.0.1:8080")]
-    url: String,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// Print all that the process says, as JSON
     #[arg(long)]
     json: bool,
@@ -27,91 +25,65 @@ pub struct StatusArgs {
 
 /// Prints the status of a running process. The error says that a lane has stopped, or that nobody answers.
 pub async fn run(args: StatusArgs) -> Result<()> {
-    let url = format!("{}/api/v1/status", args.url.trim_end_matches('/'));
-    let answer = ask(&url).await?;
-    let status = &answer["status"];
+    let (answer, bytes) = Remote::new(&args.remote)?.ask().await?;
     if args.json {
-        println!("{answer:#}");
+        println!("{}", String::from_utf8_lossy(&bytes));
     } else {
-        lines(status, Clock::system().now_ns()).iter().for_each(|line| println!("{line}"));
+        lines(&answer).iter().for_each(|line| println!("{line}"));
     }
-    let stopped = names(status, |lane| lane["state"] == "stopped");
+    let stopped: Vec<String> = answer.status.lanes.iter().filter(|lane| lane.state == LaneState::Stopped).map(named).collect();
     if stopped.is_empty() {
         return Ok(());
     }
     Err(Error::new(Kind::Unreachable, format!("stopped: {}", stopped.join(", "))))
 }
 
-async fn ask(url: &str) -> Result<Value> {
-    let away = |cause: reqwest::Error| {
-        let text = format!("no falaj answers at {url}: start one with 'falaj run', or say where its page is with --url");
-        Error::new(Kind::Unreachable, text).because(cause.without_url())
-    };
-    let client = Client::builder().timeout(TIMEOUT).no_proxy().build().map_err(away)?;
-    let mut answer = client.get(url).send().await.map_err(away)?;
-    let status = answer.status();
-    let mut bytes = Vec::new();
-    while let Some(part) = answer.chunk().await.map_err(away)?.filter(|_| bytes.len() <= BODY_BYTES_MAX) {
-        bytes.extend_from_slice(&part);
-    }
-    match serde_json::from_slice::<Value>(&bytes) {
-        Ok(found) if status == StatusCode::OK && found["status"]["lanes"].is_array() => Ok(found),
-        _ => Err(Error::new(
-            Kind::Usage,
-            format!("what answers {status} at {url} is no falaj: say where its page is with --url"),
-        )),
-    }
+fn named(lane: &LaneSnapshot) -> String {
+    format!("lane '{}'", lane.name)
 }
 
-fn names(status: &Value, is: impl Fn(&Value) -> bool) -> Vec<String> {
-    let lanes = status["lanes"].as_array().into_iter().flatten().filter(|lane| is(lane));
-    lanes.filter_map(|lane| lane["name"].as_str()).map(|name| format!("lane '{name}'")).collect()
-}
-
-/// A table of the lanes, then what is in the way of anything.
-fn lines(status: &Value, now_ns: i64) -> Vec<String> {
-    let heads = ["lane", "state", "lag", "records", "rows out", "late", "dead", "p50", "p99", "behind"].map(String::from);
-    let mut table = vec![heads];
-    let mut troubles = Vec::new();
-    for lane in status["lanes"].as_array().into_iter().flatten() {
-        let name = lane["name"].as_str().unwrap_or_default();
-        let count = |figure: &str| lane[figure].as_i64().unwrap_or_default().to_string();
-        let took = |figure: &str| match lane[figure].as_u64() {
-            None | Some(0) => "-".to_string(),
-            Some(us) => duration(Duration::from_micros(us)),
-        };
-        let behind = lane["watermark_ns"].as_i64().map(|at| now_ns.saturating_sub(at).max(0).unsigned_abs());
-        let behind = behind.map_or("-".to_string(), |ns| duration(Duration::from_nanos(ns)));
-        let refused = lane["dead"].as_i64().unwrap_or_default() + lane["refused"].as_i64().unwrap_or_default();
-        table.push([
-            name.to_string(),
-            lane["state"].as_str().unwrap_or("-").to_string(),
-            count("lag"),
-            count("records"),
-            count("emitted"),
-            count("late"),
-            refused.to_string(),
-            took("latency_p50_us"),
-            took("latency_p99_us"),
-            behind,
-        ]);
-        let trouble = ["error", "waits_for"].iter().find_map(|figure| lane[*figure].as_str());
-        troubles.extend(trouble.map(|why| format!("lane '{name}': {why}")));
-    }
-    for (kind, name) in [("lookups", "name"), ("captures", "slot")] {
-        for part in status[kind].as_array().into_iter().flatten() {
-            let (name, kind) = (part[name].as_str().unwrap_or_default(), kind.trim_end_matches('s'));
-            troubles.extend(part["trouble"].as_str().map(|why| format!("{kind} '{name}': {why}")));
-        }
-    }
+/// A table of the lanes, then what is in the way of anything. Latency is from the event to the sink, over the last minute.
+fn lines(answer: &Answer) -> Vec<String> {
+    let Snapshot { lanes, lookups, captures, .. } = &answer.status;
+    let mut table = vec![HEADS.map(String::from)];
+    table.extend(lanes.iter().map(|lane| row(lane, &answer.points, answer.now_ms)));
+    let of_lanes = lanes.iter().filter_map(|lane| Some((named(lane), lane.error.as_ref().or(lane.waits_for.as_ref())?)));
+    let of_lookups = lookups.iter().filter_map(|of| Some((format!("lookup '{}'", of.name), of.trouble.as_ref()?)));
+    let of_captures = captures.iter().filter_map(|of| Some((format!("capture '{}'", of.slot), of.trouble.as_ref()?)));
+    let troubles = of_lanes.chain(of_lookups).chain(of_captures).map(|(name, why)| format!("{name}: {why}"));
     aligned(&table).into_iter().chain(troubles).collect()
 }
 
+fn row(lane: &LaneSnapshot, points: &BTreeMap<String, Point>, now_ms: i64) -> [String; COLUMNS] {
+    let point = points.get(&lane.name).copied().unwrap_or_default();
+    let took = |us: u64| if us == 0 { "-".to_string() } else { duration(Duration::from_micros(us)) };
+    let behind = lane.watermark_ns.map(|at| Duration::from_millis((now_ms - at / 1_000_000).max(0).unsigned_abs()));
+    let state = match lane.state {
+        LaneState::Starting => "starting",
+        LaneState::Running => "running",
+        LaneState::Done => "done",
+        LaneState::Stopped => "stopped",
+    };
+    [
+        lane.name.clone(),
+        state.to_string(),
+        format!("{:.0}", point.records),
+        format!("{:.0}", point.rows),
+        lane.lag.max(0).to_string(),
+        lane.late.to_string(),
+        (lane.dead + lane.refused).to_string(),
+        took(lane.event_latency_p50_us),
+        took(lane.event_latency_p95_us),
+        took(lane.event_latency_p99_us),
+        behind.map_or("-".to_string(), duration),
+    ]
+}
+
 /// Texts to the left, figures to the right.
-fn aligned(table: &[[String; 10]]) -> Vec<String> {
+fn aligned(table: &[[String; COLUMNS]]) -> Vec<String> {
     let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let widths: [usize; 10] = std::array::from_fn(width);
-    let line = |row: &[String; 10]| {
+    let widths: [usize; COLUMNS] = std::array::from_fn(width);
+    let line = |row: &[String; COLUMNS]| {
         let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
             0 | 1 => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
@@ -135,29 +107,43 @@ fn duration(took: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use std::sync::atomic::Ordering;
 
     use super::*;
+    use crate::status::Status;
 
     #[test]
     fn lanes_are_a_table_and_what_is_in_the_way_follows() {
-        let status = json!({
-            "lanes": [
-                {"name": "top_content", "state": "running", "lag": 12, "records": 1_000_000, "emitted": 5_200, "late": 3, "dead": 2,
-                    "refused": 1, "latency_p50_us": 27_000, "latency_p99_us": 1_450_000, "watermark_ns": 1_000_000_000_i64},
-                {"name": "partner", "state": "stopped", "lag": 0, "error": "the disk is full", "latency_p50_us": 0},
-            ],
-            "lookups": [{"name": "content", "trouble": "Postgres is away"}],
-            "captures": [{"slot": "falaj", "trouble": null}],
-        });
+        let status = Status::default();
+        let lane = status.lane("top_content");
+        lane.set_state(LaneState::Running);
+        lane.lag.store(12, Ordering::Relaxed);
+        lane.late.store(3, Ordering::Relaxed);
+        lane.dead.store(2, Ordering::Relaxed);
+        lane.refused.store(1, Ordering::Relaxed);
+        lane.watermark_ns.store(1_000_000_000, Ordering::Relaxed);
+        lane.record_event_latency(27_000);
+        let partner = status.lane("partner");
+        partner.set_trouble(Some("the disk is full".to_string()), None);
+        partner.set_state(LaneState::Stopped);
+        status.lookup("content").set_trouble(Some("Postgres is away".to_string()));
+        let point = Point { records: 1_993.4, rows: 870.0, lag: 12, p99_ms: 27.0 };
+        let answer = Answer {
+            version: "1".to_string(),
+            uptime_ms: 1,
+            now_ms: 6_000,
+            status: status.snapshot(),
+            boards: BTreeMap::new(),
+            point: 1,
+            points: BTreeMap::from([("top_content".to_string(), point)]),
+        };
         let expected = "\
-lane         state    lag  records  rows out  late  dead    p50    p99  behind
-top_content  running   12  1000000      5200     3     3  27 ms  1.4 s   5.0 s
-partner      stopped    0        0         0     0     0      -      -       -
+lane         state    in/s  out/s  lag  late  dead    p50    p95    p99  behind
+partner      stopped     0      0    0     0     0      -      -      -       -
+top_content  running  1993    870   12     3     3  27 ms  27 ms  27 ms   5.0 s
 lane 'partner': the disk is full
 lookup 'content': Postgres is away";
-        assert_eq!(lines(&status, 6_000_000_000).join("\n"), expected);
-        assert_eq!(names(&status, |lane| lane["state"] == "stopped"), ["lane 'partner'"]);
+        assert_eq!(lines(&answer).join("\n"), expected);
     }
 
     #[test]

@@ -279,6 +279,17 @@ async fn where_a_token_is_asked_for_the_page_asks_its_reader_and_tls_is_spoken_i
     assert!(!known.to_string().contains("0123456789abcdef"));
     assert!(reqwest::get(format!("{page}/livez")).await.is_err(), "nobody vouches for its certificate");
 
+    let status = |more: &[&str]| {
+        let output = project.command(&["status", "--url", &page, "--ca-file", &certificate]).args(more).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let (code, said) = status(&["--token-file", &file("token")]);
+    assert!(code == Some(0) && said.contains("top_content"), "{said}");
+    let (code, said) = status(&[]);
+    assert!(code == Some(1) && said.contains("asks for a token: say where it is with --token-file"), "{said}");
+    let (code, said) = status(&["--token-file", &key]);
+    assert!(code == Some(1) && said.contains("refuses the token of --token-file"), "{said}");
+
     let mut browser = Chromium::start_trusting_all();
     browser.open(&page);
     browser.wait("document.querySelector('#login')?.hidden === false");

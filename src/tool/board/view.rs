@@ -1,34 +1,37 @@
 //! What the view shows, and what it remembers from one look to the next. It never touches the terminal itself.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use ratatui::Frame;
 use ratatui::layout::{Alignment, Constraint, Layout, Rect};
-use ratatui::style::{Color, Modifier, Style, Stylize};
+use ratatui::style::{Style, Stylize};
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Block, Paragraph, Wrap};
 
+use super::lanes::Lanes;
+use super::words::{bar_of, latency, plain, score_text, state_text, thousands};
+use crate::clock::Clock;
 use crate::status::{LaneSnapshot, LaneState, Snapshot};
 
 type Boards = BTreeMap<String, Vec<(String, f64)>>;
 
-/// Rates are taken over so long.
-const RATE_OVER: Duration = Duration::from_secs(3);
 /// A movement is shown for so long.
 const MOVED_FOR: Duration = Duration::from_secs(3);
 /// Members of a board that are remembered: more than fit on a screen.
 const MEMBERS_MAX: usize = 200;
 /// Below this width lanes stand under the boards.
 const WIDE: u16 = 90;
-const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
 
 /// The view and its memory.
 #[derive(Debug)]
 pub(super) struct View {
     title: String,
     places: BTreeMap<String, BTreeMap<String, Place>>,
-    samples: BTreeMap<String, VecDeque<(Instant, u64)>>,
+    lanes: Lanes,
+    now_ms: i64,
+    /// Lines of the lanes above the first that is shown.
+    scrolled: u16,
 }
 
 /// Where a member stood at the last look, and how it last moved (up is above 0).
@@ -41,20 +44,19 @@ struct Place {
 
 impl View {
     pub(super) fn new(title: &str) -> Self {
-        Self { title: plain(title), places: BTreeMap::new(), samples: BTreeMap::new() }
+        Self { title: plain(title), places: BTreeMap::new(), lanes: Lanes::default(), now_ms: 0, scrolled: 0 }
     }
 
     /// Remembers this look, for rates and movement. Call it before showing it.
     pub(super) fn note(&mut self, status: &Snapshot, boards: &Boards, now: Instant) {
         self.places = boards.iter().map(|(name, members)| (name.clone(), self.places_of(name, members, now))).collect();
-        self.samples.retain(|name, _| status.lanes.iter().any(|lane| lane.name == *name));
-        for lane in &status.lanes {
-            let samples = self.samples.entry(lane.name.clone()).or_default();
-            samples.push_back((now, lane.records));
-            while samples.len() > 2 && samples.front().is_some_and(|(at, _)| now.duration_since(*at) > RATE_OVER) {
-                samples.pop_front();
-            }
-        }
+        self.lanes.note(status, now);
+        self.now_ms = Clock::system().now_ms();
+    }
+
+    /// Moves the lanes by so many lines; up is below 0.
+    pub(super) fn scroll(&mut self, lines: i16) {
+        self.scrolled = self.scrolled.saturating_add_signed(lines);
     }
 
     fn places_of(&self, name: &str, members: &[(String, f64)], now: Instant) -> BTreeMap<String, Place> {
@@ -70,19 +72,11 @@ impl View {
         members.iter().take(MEMBERS_MAX).enumerate().map(place_of).collect()
     }
 
-    /// Records per second over the last seconds.
-    fn rate(&self, lane: &str) -> u64 {
-        let ends = self.samples.get(lane).and_then(|samples| Some((samples.front()?, samples.back()?)));
-        ends.map_or(0, |((from, before), (to, after))| {
-            let seconds = to.duration_since(*from).as_secs_f64();
-            if seconds > 0.0 { (after.saturating_sub(*before) as f64 / seconds) as u64 } else { 0 }
-        })
-    }
-
-    pub(super) fn render(&self, frame: &mut Frame<'_>, status: &Snapshot, boards: &Boards, footer: &str, now: Instant) {
+    pub(super) fn render(&mut self, frame: &mut Frame<'_>, status: &Snapshot, boards: &Boards, footer: &str, now: Instant) {
         let [head, body, foot] =
             Layout::vertical([Constraint::Length(1), Constraint::Fill(1), Constraint::Length(1)]).areas(frame.area());
-        let title = Line::from(vec![Span::from(format!(" {} ", self.title)).bold().cyan(), Span::from("q quits").dim()]);
+        let title =
+            Line::from(vec![Span::from(format!(" {} ", self.title)).bold().cyan(), Span::from("q quits, ↑ ↓ scroll").dim()]);
         frame.render_widget(title, head);
         frame.render_widget(Line::from(format!(" {}", plain(footer))).dim(), foot);
         let halves = [Constraint::Percentage(50), Constraint::Percentage(50)];
@@ -95,10 +89,11 @@ impl View {
         if boards.is_empty() {
             frame.render_widget(Paragraph::new("no leaderboard yet").dim().block(Block::bordered()), left);
         }
-        let lanes: Vec<Line<'_>> = status.lanes.iter().flat_map(|lane| self.lane_lines(lane)).collect();
-        let lanes = if lanes.is_empty() { vec![Line::from("no lane yet").dim()] } else { lanes };
+        let lines = self.lanes.lines(status, self.now_ms);
+        // The last line stays in sight. Long lines wrap, so this is the least that there is.
+        self.scrolled = self.scrolled.min(u16::try_from(lines.len()).unwrap_or(u16::MAX).saturating_sub(1));
         let block = Block::bordered().title(" lanes ").border_style(Style::new().dim());
-        frame.render_widget(Paragraph::new(lanes).wrap(Wrap { trim: false }).block(block), right);
+        frame.render_widget(Paragraph::new(lines).wrap(Wrap { trim: false }).scroll((self.scrolled, 0)).block(block), right);
     }
 
     fn render_board(&self, frame: &mut Frame<'_>, area: Rect, name: &str, members: &[(String, f64)], now: Instant) {
@@ -133,43 +128,6 @@ impl View {
         }
     }
 
-    fn lane_lines(&self, lane: &LaneSnapshot) -> Vec<Line<'static>> {
-        let color = match lane.state {
-            LaneState::Starting => Color::Yellow,
-            LaneState::Running | LaneState::Done => Color::Green,
-            LaneState::Stopped => Color::Red,
-        };
-        let mut lines = vec![
-            Line::from(vec![
-                Span::styled(plain(&lane.name), Style::new().add_modifier(Modifier::BOLD)),
-                Span::from("  "),
-                Span::styled(state_text(lane.state), color),
-                Span::from(format!("  {} records/s", thousands(self.rate(&lane.name)))),
-            ]),
-            Line::from(format!(
-                "  p50 {}  p99 {}  lag {}  epoch {}",
-                latency(lane.latency_p50_us),
-                latency(lane.latency_p99_us),
-                thousands(lane.lag.max(0).unsigned_abs()),
-                lane.epoch
-            )),
-            Line::from(format!(
-                "  {} in  {} out  {} late  {} dead",
-                thousands(lane.records),
-                thousands(lane.emitted),
-                thousands(lane.late),
-                thousands(lane.dead)
-            ))
-            .dim(),
-        ];
-        if let Some(error) = &lane.error {
-            lines.push(Line::from(format!("  {}", plain(error))).red());
-        } else if let Some(service) = &lane.waits_for {
-            lines.push(Line::from(format!("  waits for {}", plain(service))).yellow());
-        }
-        lines
-    }
-
     /// Everything in one line, for where nothing can be drawn.
     pub(super) fn line(&self, status: &Snapshot, boards: &Boards, footer: &str) -> String {
         let board_text = |(name, members): (&String, &Vec<(String, f64)>)| {
@@ -181,7 +139,7 @@ impl View {
             let trouble = lane.error.as_deref().or(lane.waits_for.as_deref()).map(plain);
             let state = match (lane.state, trouble) {
                 (LaneState::Running, None) => {
-                    format!("{}/s p99 {}", thousands(self.rate(&lane.name)), latency(lane.latency_p99_us))
+                    format!("{}/s p99 {}", thousands(self.lanes.rates(&lane.name).0), latency(lane.latency_p99_us))
                 }
                 (state, None) => state_text(state).to_string(),
                 (state, Some(trouble)) => format!("{} ({trouble})", state_text(state)),
@@ -192,61 +150,6 @@ impl View {
         parts.extend(status.lanes.iter().map(lane_text));
         parts.extend((!footer.is_empty()).then(|| plain(footer)));
         parts.join(" | ")
-    }
-}
-
-/// `text` without what could steer a terminal.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
-}
-
-fn state_text(state: LaneState) -> &'static str {
-    match state {
-        LaneState::Starting => "starting",
-        LaneState::Running => "running",
-        LaneState::Done => "done",
-        LaneState::Stopped => "stopped",
-    }
-}
-
-/// A bar of `score / most` of `width` cells, to an eighth of a cell.
-fn bar_of(score: f64, most: f64, width: u16) -> String {
-    let share = if most > 0.0 { (score / most).clamp(0.0, 1.0) } else { 0.0 };
-    let eighths = (share * f64::from(width) * 8.0).round() as usize;
-    format!("{}{}", "█".repeat(eighths / 8), EIGHTHS[eighths % 8])
-}
-
-fn score_text(score: f64) -> String {
-    let sign = if score < 0.0 { "-" } else { "" };
-    match score.abs() {
-        // Beyond it a score is no longer exact to the tenth.
-        large @ 1e15.. => format!("{sign}{large:.3e}"),
-        size if size.fract() == 0.0 => format!("{sign}{}", thousands(size as u64)),
-        size => {
-            let tenths = (size * 10.0).round() as u64;
-            format!("{sign}{}.{}", thousands(tenths / 10), tenths % 10)
-        }
-    }
-}
-
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-fn latency(latency_us: u64) -> String {
-    match latency_us {
-        0 => "–".to_string(),
-        1..1_000 => format!("{latency_us} µs"),
-        1_000..1_000_000 => format!("{:.1} ms", latency_us as f64 / 1e3),
-        _ => format!("{:.1} s", latency_us as f64 / 1e6),
     }
 }
 
@@ -264,7 +167,7 @@ mod tests {
         BTreeMap::from([("top_content".to_string(), members.iter().map(|(m, s)| (m.to_string(), *s)).collect())])
     }
 
-    fn screen(view: &View, status: &Snapshot, boards: &Boards, size: (u16, u16), now: Instant) -> String {
+    fn screen(view: &mut View, status: &Snapshot, boards: &Boards, size: (u16, u16), now: Instant) -> String {
         let mut terminal = Terminal::new(TestBackend::new(size.0, size.1)).unwrap();
         terminal.draw(|frame| view.render(frame, status, boards, "8 s left", now)).unwrap();
         let buffer = terminal.backend().buffer();
@@ -287,7 +190,7 @@ mod tests {
         let (later, next) = (now + Duration::from_secs(2), boards(&[("c2", 1200.0), ("c1", 600.5)]));
         view.note(&status.snapshot(), &next, later);
 
-        let text = screen(&view, &status.snapshot(), &next, (120, 20), later);
+        let text = screen(&mut view, &status.snapshot(), &next, (120, 20), later);
         let row = |part: &str| text.lines().find(|line| line.contains(part)).unwrap_or_default().to_string();
         assert!(row("c2").contains("▲1") && row("c2").contains("1,200"), "{text}");
         assert!(row("c1 ").contains("▼1") && row("c1 ").contains("600.5"), "{text}");
@@ -298,7 +201,7 @@ mod tests {
 
         let much_later = later + MOVED_FOR;
         view.note(&status.snapshot(), &next, much_later);
-        assert!(!screen(&view, &status.snapshot(), &next, (120, 20), much_later).contains('▲'));
+        assert!(!screen(&mut view, &status.snapshot(), &next, (120, 20), much_later).contains('▲'));
     }
 
     #[test]
@@ -310,7 +213,7 @@ mod tests {
         for size in [(1, 1), (3, 2), (20, 5), (89, 10), (300, 80)] {
             for boards in [&odd, &Boards::new()] {
                 view.note(&status.snapshot(), boards, now);
-                screen(&view, &status.snapshot(), boards, size, now);
+                screen(&mut view, &status.snapshot(), boards, size, now);
             }
         }
         let line = view.line(&status.snapshot(), &odd, "done");
