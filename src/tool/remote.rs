@@ -7,7 +7,7 @@ use clap::Args;
 use reqwest::{Certificate, Client, StatusCode};
 
 use crate::error::{Error, Kind, Result};
-use crate::web::Answer;
+use crate::web::{Answer, Token};
 
 /// The page answers from counters; whoever takes longer is no falaj, or stands still.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub struct RemoteArgs {
 pub struct Remote {
     client: Client,
     url: String,
-    token: Option<String>,
+    token: Option<Token>,
 }
 
 impl Remote {
@@ -43,7 +43,7 @@ impl Remote {
         };
         let read = |path: &PathBuf| std::fs::read(path).map_err(|cause| unread(path, cause));
         let token = args.token_file.as_ref().map(read).transpose()?;
-        let token = token.map(|bytes| String::from_utf8_lossy(&bytes).trim_end().to_string());
+        let token = token.map(|bytes| Token::new(String::from_utf8_lossy(&bytes).trim_end().to_string())).transpose()?;
         let mut client = Client::builder().timeout(TIMEOUT).no_proxy();
         if let Some(path) = &args.ca_file {
             let wrong = |cause| Error::new(Kind::Usage, format!("{} has no certificate in PEM", path.display())).because(cause);
@@ -64,7 +64,7 @@ impl Remote {
         };
         let mut request = self.client.get(url);
         if let Some(token) = &self.token {
-            request = request.bearer_auth(token);
+            request = request.bearer_auth(token.reveal());
         }
         let mut answer = request.send().await.map_err(away)?;
         let status = answer.status();

@@ -53,6 +53,11 @@ impl Token {
         Err(Error::new(Kind::Usage, text))
     }
 
+    /// The token itself, for a header and for nothing else.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+
     /// In a time that says nothing about where they differ.
     fn is(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()

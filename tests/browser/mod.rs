@@ -287,7 +287,8 @@ async fn where_a_token_is_asked_for_the_page_asks_its_reader_and_tls_is_spoken_i
     assert!(code == Some(0) && said.contains("top_content"), "{said}");
     let (code, said) = status(&[]);
     assert!(code == Some(1) && said.contains("asks for a token: say where it is with --token-file"), "{said}");
-    let (code, said) = status(&["--token-file", &key]);
+    std::fs::write(project.path("other"), "0123456789abcdef0124").unwrap();
+    let (code, said) = status(&["--token-file", &file("other")]);
     assert!(code == Some(1) && said.contains("refuses the token of --token-file"), "{said}");
 
     let mut browser = Chromium::start_trusting_all();
