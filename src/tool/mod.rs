@@ -6,7 +6,7 @@ pub mod checkpoint;
 pub mod demo;
 pub mod dlq;
 pub mod generate;
-mod machine;
+pub mod machine;
 pub mod manual;
 pub mod progress;
 pub mod project_dir;

@@ -118,7 +118,8 @@ pub async fn open_pages(settings: &Settings) -> Result<Door> {
         }
         (certificate, key) => Some(Tls::read(certificate.as_ref(), key.as_ref())?),
     };
-    let listener = TcpListener::bind(&settings.listen).await.map_err(|cause| {
+    let bound = TcpListener::bind(&settings.listen).await.and_then(TcpListener::into_std);
+    let listener = bound.map_err(|cause| {
         let text = format!(
             "the pages cannot be served at {}: SET falaj.listen = '127.0.0.1:0' takes a free port, --no-web serves none",
             settings.listen
@@ -128,19 +129,23 @@ pub async fn open_pages(settings: &Settings) -> Result<Door> {
     Ok(Door { listener, access, tls })
 }
 
-/// Serves the pages until `stop`; gives the front page's URL.
+/// Serves the pages until `stop`; gives the front page's URL. A thread of their own does so, which gives way to those of the lanes.
 pub fn serve_pages(door: Door, status: &Status, boards: &Boards, mut stop: watch::Receiver<bool>) -> Result<String> {
     let url = format!("{}://{}/", if door.tls.is_some() { "https" } else { "http" }, door.address()?);
     let boards = boards.clone();
     let state = WebState::new(status.clone(), Arc::new(move || boards.all()));
-    tokio::spawn(async move {
-        let stopped = async move {
-            let _ = stop.wait_for(|stop| *stop).await;
-        };
-        if let Err(error) = serve(door, state, stopped).await {
+    let stopped = async move {
+        let _ = stop.wait_for(|stop| *stop).await;
+    };
+    let failed = |cause| Error::new(Kind::Bug, "the pages have no thread").because(cause);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let serves = move || {
+        machine::give_way();
+        if let Err(error) = runtime.block_on(serve(door, state, stopped)) {
             tracing::error!("{}", error.chain());
         }
-    });
+    };
+    std::thread::Builder::new().name("pages".to_string()).spawn(serves).map_err(failed)?;
     Ok(url)
 }
 

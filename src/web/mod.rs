@@ -55,8 +55,8 @@ const SCRIPTS: [(&str, &str); 10] = [
 /// Where it is served, and for whom.
 #[derive(Debug)]
 pub struct Door {
-    /// Where visitors come in.
-    pub listener: TcpListener,
+    /// Where visitors come in; it does not block.
+    pub listener: std::net::TcpListener,
     /// What is asked of them.
     pub access: Access,
     /// With TLS, if so.
@@ -66,21 +66,25 @@ pub struct Door {
 impl Door {
     /// Where it is. `Err`: others than this machine can reach it, and nothing is asked of them.
     pub fn address(&self) -> Result<SocketAddr> {
-        let failed = |cause| Error::new(Kind::Unreachable, "the page cannot be served any more").because(cause);
         let address = self.listener.local_addr().map_err(failed)?;
         self.access.check(address)?;
         Ok(address)
     }
 }
 
+fn failed(cause: std::io::Error) -> Error {
+    Error::new(Kind::Unreachable, "the page cannot be served any more").because(cause)
+}
+
 /// Serves until `shutdown` is ready, and at most two seconds longer for requests that have begun. Refuses a door that others than this
 /// machine can reach when nothing is asked of them.
 pub async fn serve(door: Door, state: WebState, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
     door.address()?;
+    let listener = TcpListener::from_std(door.listener).map_err(failed)?;
     let (stop, stopped) = watch::channel(false);
     let looks = tokio::spawn(events::look(state.clone()));
     let router = router(state.clone(), door.access);
-    tokio::join!(connections::serve(door.listener, door.tls, router, stopped), async {
+    tokio::join!(connections::serve(listener, door.tls, router, stopped), async {
         shutdown.await;
         looks.abort();
         state.events().end();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use falaj::tool::generate::{Events, EventsSpec};
 
+use super::visitors::Who;
 use super::{CONTENTS, PARTITIONS, SEED};
 use crate::support::kafka::{Record, Topic};
 use crate::support::project::{Project, lane, wait_until};
@@ -124,13 +125,18 @@ async fn the_board_is_a_hundred_milliseconds_old_while_events_go_on() {
     let start = Instant::now() + lead;
     let schedule = schedule(rate, falaj::clock::Clock::system().now_ms() + lead.as_millis() as i64);
     let key = project.board_key("top_content");
+    let visitors = Who::asked().come(&page);
     let latencies = thread::scope(|scope| {
         scope.spawn(|| produce(rate, &project.topic, start, &schedule));
         scope.spawn(|| watch(rate, &project.redis_url, &key, start, &schedule)).join().unwrap()
     });
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize];
     let (median, p99, most) = (at(0.5), at(0.99), at(1.0));
-    eprintln!("from an event to its count on the board: median {median:?}, p99 {p99:?}, most {most:?}, of {}", latencies.len());
+    drop(visitors);
+    let (who, of) = (Who::asked(), latencies.len());
+    eprintln!(
+        "from an event to its count on the board: median {median:?}, p99 {p99:?}, most {most:?}, of {of}; visitors: {who:?}"
+    );
 
     falaj.terminate();
     let (status, said) = falaj.end();

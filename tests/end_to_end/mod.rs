@@ -14,6 +14,7 @@ pub(crate) mod oracle;
 mod poisoned;
 pub(crate) mod replay;
 mod stopped;
+mod visitors;
 mod whole;
 pub(crate) mod windows;
 

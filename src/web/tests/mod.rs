@@ -29,7 +29,7 @@ impl Page {
     }
 
     async fn start_for(access: Access) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap().into_std().unwrap();
         let addr = listener.local_addr().unwrap();
         let status = Status::default();
         let boards: Boards = Arc::new(|| BTreeMap::from([("top_content".to_string(), vec![("c<1>".to_string(), 7.0)])]));
