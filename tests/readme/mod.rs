@@ -1,4 +1,4 @@
-//! The commands of README.md, run as they stand, and what they print compared with what it shows. A comment that nobody sees stands
+//! The commands of README.md, and of README.ar.md, run as they stand, and what they print compared with what it shows. A comment that nobody sees stands
 //! right before a fenced block and says what to do with it:
 //!
 //! | comment | the block |
@@ -33,19 +33,35 @@ const SLOTS: [&str; 2] = ["falaj", "shop"];
 const BOARDS: [&str; 2] = ["top_content", "top_content_seconds"];
 
 #[tokio::test]
-async fn the_commands_of_the_readme_do_what_it_says() {
+async fn the_commands_of_the_readme_do_what_it_says_in_both_languages() {
     let project = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = std::fs::read_to_string(project.join("README.md")).unwrap();
-    let steps = steps::read(&readme).unwrap_or_else(|problem| panic!("README.md:{problem}"));
-    let mut problems: Vec<String> = steps.iter().filter_map(|step| check_scripts(step).err()).collect();
-    if steps.iter().any(|step| matches!(step, Step::Run { .. })) {
-        needed("FALAJ_SERVICES_DIR");
+    needed("FALAJ_SERVICES_DIR");
+    let mut problems = Vec::new();
+    // One after the other: they write the same topics and boards.
+    for name in ["README.md", "README.ar.md"] {
+        let readme = std::fs::read_to_string(project.join(name)).unwrap();
+        let steps = steps::read(&readme).unwrap_or_else(|problem| panic!("{name}:{problem}"));
+        assert!(steps.iter().any(|step| matches!(step, Step::Run { .. })), "{name} has no command that is run");
         clear_services().await;
         let copy = copy_of_project(project);
-        problems.extend(session(copy.path()).play(&steps));
+        let found = steps.iter().filter_map(|step| check_scripts(step).err());
+        problems.extend(found.chain(session(copy.path()).play(&steps)).map(|problem| format!("{name}:{problem}\n")));
     }
-    let problems: String = problems.iter().map(|problem| format!("README.md:{problem}\n")).collect();
-    assert!(problems.is_empty(), "\n{problems}");
+    assert!(problems.is_empty(), "\n{}", problems.concat());
+}
+
+#[test]
+fn whatever_is_to_be_typed_is_the_same_in_both_languages() {
+    let blocks = |name: &str| {
+        let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap();
+        let parts: Vec<String> = text.split("```").skip(1).step_by(2).map(str::to_string).collect();
+        parts
+    };
+    let (english, arabic) = (blocks("README.md"), blocks("README.ar.md"));
+    assert!(arabic.len() > 10);
+    for block in arabic {
+        assert!(english.contains(&block), "README.ar.md alone has{block}");
+    }
 }
 
 #[test]
