@@ -21,6 +21,7 @@ mod http_sink;
 mod json_corpus;
 mod kafka_sink;
 mod layering;
+mod locked;
 mod logs;
 mod lookup_postgres;
 mod parquet_readers;

@@ -12,7 +12,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, NoCustomPartitioner, ProducerContext};
 
 use super::Place;
-use super::judge::is_denied;
+use super::judge::{distrusted, is_denied};
 use crate::error::{Error, Kind, Result};
 
 /// Writes.
@@ -78,6 +78,8 @@ const CONSUMER: [(&str, &str); 11] = [
 pub(crate) struct Watch {
     /// Why the broker would not let us in.
     pub(super) denied: Arc<Mutex<Option<Code>>>,
+    /// Why one side does not trust the other.
+    pub(super) distrusted: Arc<Mutex<Option<String>>>,
     /// Why the first record that failed was not taken.
     pub(super) delivery: Arc<Mutex<Option<Code>>>,
 }
@@ -89,6 +91,9 @@ impl ClientContext for Watch {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(%error, reason, "librdkafka");
+        if let Some(why) = error.rdkafka_error_code().and_then(|code| distrusted(code, reason)) {
+            self.distrusted.lock().get_or_insert(why);
+        }
         self.note(&error);
     }
 }

@@ -19,6 +19,9 @@ impl Judge<'_> {
     /// What `error` means. The reason behind a time-out or a failed transaction goes before it.
     pub(super) fn error(&self, error: KafkaError) -> Error {
         self.listen();
+        if let Some(reason) = &*self.watch.distrusted.lock() {
+            return distrust(&self.place.brokers, reason);
+        }
         let fatal = self.producer.and_then(|producer| producer.client().fatal_error()).map(|(code, _)| code);
         let told = self.watch.denied.lock().or(fatal).or(*self.watch.delivery.lock());
         let own = match &error {
@@ -81,11 +84,34 @@ impl Judge<'_> {
                 Kind::Denied,
                 format!("{brokers} will not have the topic '{topic}' for {many} as it is made; create it by hand"),
             ),
-            _ => (Kind::Unreachable, format!("{many} cannot be written to '{topic}' at {brokers} now; is the broker running?")),
+            _ => (Kind::Unreachable, format!("{many} cannot be written to '{topic}' at {brokers} now; {IS_IT_THERE}")),
         };
         Error::new(kind, sentence)
     }
 }
+
+/// What librdkafka says of TLS when one side does not trust the other, which no waiting mends; other troubles of TLS come and go.
+pub(crate) fn distrusted(code: Code, reason: &str) -> Option<String> {
+    // With TLS 1.3 the broker's alert comes after the handshake, when something else is read.
+    let after = ["SSL handshake failed: ", "Receive failed: "].iter().find_map(|before| reason.split_once(before));
+    let reason = after.map_or(reason, |(_, why)| why);
+    // It goes on with advice of its own, for whoever has not installed the authorities of the web.
+    let end = [" (after ", ": broker certificate "].iter().filter_map(|end| reason.find(end)).min().unwrap_or(reason.len());
+    let is_of_tls = matches!(code, Code::SSL | Code::BrokerTransportFailure) && reason.contains("SSL routines");
+    (is_of_tls && reason.contains("certificate")).then(|| reason[..end].trim().to_string())
+}
+
+/// The error of a broker and a falaj that do not trust each other.
+pub(crate) fn distrust(brokers: &str, reason: &str) -> Error {
+    let text = format!(
+        "{brokers} and falaj do not trust each other: check 'kafka.ssl.ca.location' (who vouches for the broker), the name by which the \
+         broker is asked, and 'kafka.ssl.certificate.location' with its key (who vouches for falaj); librdkafka says: {reason}"
+    );
+    Error::new(Kind::Denied, text)
+}
+
+/// What to ask when a broker does not answer.
+pub(crate) const IS_IT_THERE: &str = "is the broker running, and does it ask for another 'kafka.security.protocol'?";
 
 pub(super) fn is_denied(code: Code) -> bool {
     matches!(
@@ -99,4 +125,24 @@ pub(super) fn is_denied(code: Code) -> bool {
             | Code::ClusterAuthorizationFailed
             | Code::TransactionalIdAuthorizationFailed
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_certificate_that_is_not_trusted_is_for_good() {
+        let refused = "ssl://b:1/bootstrap: SSL handshake failed: error:0A000086:SSL routines::certificate verify failed: broker certificate could not be verified, verify that … (after 3ms in state SSL_HANDSHAKE)";
+        let alert = "ssl://b:1/bootstrap: Receive failed: error:0A000412:SSL routines::sslv3 alert bad certificate: SSL alert number 42 (after 0ms in state APIVERSION_QUERY)";
+        let gone = "ssl://b:1/bootstrap: SSL handshake failed: Disconnected: connecting to a PLAINTEXT broker listener? (after 1ms in state SSL_HANDSHAKE)";
+        assert_eq!(distrusted(Code::SSL, refused).as_deref(), Some("error:0A000086:SSL routines::certificate verify failed"));
+        let alerted = Some("error:0A000412:SSL routines::sslv3 alert bad certificate: SSL alert number 42");
+        assert_eq!(distrusted(Code::BrokerTransportFailure, alert).as_deref(), alerted);
+        assert_eq!(distrusted(Code::SSL, gone), None);
+        assert_eq!(
+            distrusted(Code::BrokerTransportFailure, "b:1: Connect to ipv4#127.0.0.1:1 failed: Connection refused"),
+            None
+        );
+    }
 }

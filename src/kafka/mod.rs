@@ -16,7 +16,7 @@
 
 pub(crate) mod clients;
 mod fence;
-mod judge;
+pub(crate) mod judge;
 pub(crate) mod options;
 pub(crate) mod pass;
 mod reading;

@@ -10,7 +10,7 @@ use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::clients::{self, Consumer, Watch};
-use super::judge::is_denied;
+use super::judge::{IS_IT_THERE, distrust, is_denied};
 use super::{ASK_TIMEOUT, Place, topic};
 use crate::error::{Error, Kind, Result};
 
@@ -110,7 +110,7 @@ impl Reading {
                 Some(Err(error)) => {
                     tracing::debug!(%error, "reading a topic to its end");
                     self.watch.note(&error);
-                    if self.watch.denied.lock().is_some() {
+                    if self.watch.denied.lock().is_some() || self.watch.distrusted.lock().is_some() {
                         return Err(self.error(error));
                     }
                 }
@@ -125,14 +125,16 @@ impl Reading {
 
     fn error(&self, error: KafkaError) -> Error {
         let Place { topic, brokers, .. } = &*self.place;
+        if let Some(reason) = &*self.watch.distrusted.lock() {
+            return distrust(brokers, reason);
+        }
         let own = error.rdkafka_error_code().filter(|&code| is_denied(code));
         if self.watch.denied.lock().or(own).is_some() {
             let text =
                 format!("{brokers} does not let us read '{topic}'; check the credentials and rights ('kafka.sasl.*', ACLs)");
             return Error::new(Kind::Denied, text).because(error);
         }
-        Error::new(Kind::Unreachable, format!("'{topic}' at {brokers} cannot be read now; is the broker running?"))
-            .because(error)
+        Error::new(Kind::Unreachable, format!("'{topic}' at {brokers} cannot be read now; {IS_IT_THERE}")).because(error)
     }
 }
 

@@ -17,12 +17,15 @@ mod watch;
 
 use std::time::Duration;
 
+use rdkafka::types::RDKafkaErrorCode as Code;
+
 use crate::error::{Error, Kind, Result};
 use crate::position::Positions;
 use crate::source::{Reader, Source, Start};
 
 pub use options::{Format, KafkaOptions};
 
+use failure::Failure;
 use native::Consumer;
 
 /// How long one question to the broker may take. Long enough for a cold TLS connection, short enough to say what is wrong.
@@ -104,7 +107,16 @@ fn partitions(consumer: &Consumer, options: &KafkaOptions) -> Result<Vec<i32>> {
         Ok(partitions) if !partitions.is_empty() => Ok(partitions),
         Ok(_) => Err(no_topic(options)),
         Err(code) if failure::is_unknown_topic(code) => Err(no_topic(options)),
-        Err(code) => Err(failure::of_code(code, &options.topic, &options.brokers)),
+        Err(code) => Err(not_answered(consumer, code, options)),
+    }
+}
+
+/// Why a question was not answered: what librdkafka has said meanwhile goes before.
+fn not_answered(consumer: &Consumer, code: Code, options: &KafkaOptions) -> Error {
+    let KafkaOptions { topic, brokers, .. } = options;
+    match consumer.serve().filter(Failure::is_for_good) {
+        Some(failure) => failure.error(topic, brokers),
+        None => failure::of_code(code, topic, brokers),
     }
 }
 
@@ -112,7 +124,7 @@ fn partitions(consumer: &Consumer, options: &KafkaOptions) -> Result<Vec<i32>> {
 fn bounds(consumer: &Consumer, options: &KafkaOptions, partitions: &[i32]) -> Result<Vec<(i32, i64, i64)>> {
     let ask = |&partition: &i32| match consumer.watermarks(&options.topic, partition, ASK_TIMEOUT) {
         Ok((low, high)) => Ok((partition, low, high)),
-        Err(code) => Err(failure::of_code(code, &options.topic, &options.brokers)),
+        Err(code) => Err(not_answered(consumer, code, options)),
     };
     partitions.iter().map(ask).collect()
 }

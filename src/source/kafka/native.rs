@@ -15,6 +15,7 @@ use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr, RDKafkaType};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::KafkaOptions;
+use super::failure::Failure;
 use crate::error::{Error, Kind, Result};
 use crate::headers::Known;
 use crate::position::Positions;
@@ -192,9 +193,10 @@ impl Consumer {
         count
     }
 
-    /// Serves what does not belong to a partition: log lines go to the log, and the last error is returned.
-    pub(super) fn serve(&self) -> Option<Code> {
-        let mut last = None;
+    /// Serves what does not belong to a partition: log lines go to the log. Returns the last error, but for one that says why a broker
+    /// cannot be used at all.
+    pub(super) fn serve(&self) -> Option<Failure> {
+        let mut last: Option<Failure> = None;
         // SAFETY: client and queue are alive; every event is destroyed once, after its strings were read.
         unsafe {
             let main = c::rd_kafka_queue_get_main(self.client.native_ptr());
@@ -207,7 +209,10 @@ impl Consumer {
                     c::RD_KAFKA_EVENT_ERROR => {
                         let text = CStr::from_ptr(c::rd_kafka_event_error_string(event)).to_string_lossy();
                         tracing::debug!(target: "librdkafka", "{text}");
-                        last = Some(c::rd_kafka_event_error(event).into());
+                        let code = c::rd_kafka_event_error(event).into();
+                        if last.as_ref().is_none_or(|before| !before.is_for_good()) {
+                            last = Some(Failure { code, reason: text.into_owned() });
+                        }
                     }
                     c::RD_KAFKA_EVENT_LOG => {
                         let (mut facility, mut line, mut level) = (ptr::null(), ptr::null(), 0);

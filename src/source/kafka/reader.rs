@@ -243,9 +243,9 @@ impl Reader for KafkaReader {
         let from: Vec<(i32, i64)> = self.partitions.iter().map(|(&number, partition)| (number, partition.position)).collect();
         let failed = self.read(wait);
         let some = self.hand_over(&from, take);
-        if let Some(code) = self.consumer.serve() {
+        if let Some(failure) = self.consumer.serve() {
             self.watch.look_now();
-            let error = failure::of_code(code, &self.options.topic, &self.options.brokers);
+            let error = failure.error(&self.options.topic, &self.options.brokers);
             if error.kind() == Kind::Denied {
                 return Err(error);
             }

@@ -84,7 +84,7 @@ fn a_broker_that_is_not_there_is_unreachable() {
     let begin = Instant::now();
     let error = source.start(Start::Earliest).expect_err("nobody there");
     assert_eq!(error.kind(), Kind::Unreachable);
-    assert!(error.to_string().contains("is the broker running?"), "{error}");
+    assert!(error.to_string().contains("is the broker running"), "{error}");
     assert!(begin.elapsed() < Duration::from_secs(10));
 }
 
