@@ -9,6 +9,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, Kind, Result};
+use crate::tls;
 use crate::tool::backfill::{self, BackfillArgs};
 use crate::tool::capture::{self, CaptureArgs};
 use crate::tool::checkpoint::{self, CheckpointArgs};
@@ -108,6 +109,7 @@ fn end_with_the_reader(command: &Command) {
 /// Runs what was typed; the exit code is 0 done, 1 failed while running, 2 wrong usage, 78 the SQL or settings are wrong.
 pub fn run() -> ExitCode {
     share_heaps();
+    tls::provide();
     let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(error) => {

@@ -87,6 +87,7 @@ pub mod sink;
 pub mod source;
 pub mod status;
 pub mod table;
+pub mod tls;
 pub mod tool;
 pub mod web;
 pub mod window;

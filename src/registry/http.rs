@@ -15,6 +15,7 @@ use super::id::SchemaId;
 use super::options::{Login, RegistryOptions};
 use super::{Reference, Registry, Schema, SchemaType, Version};
 use crate::error::{Error, Kind, Result};
+use crate::tls;
 
 /// How long one answer may take. Asked again later, so that a registry that hangs is noticed.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -165,7 +166,7 @@ impl HttpRegistry {
     }
 
     fn away(&self, cause: reqwest::Error) -> Error {
-        if is_untrusted(&cause) {
+        if tls::is_distrust(&cause) {
             let text = format!(
                 "the certificate of the schema registry at {} is not trusted: give the file of its CA as 'registry.ca', in PEM",
                 self.url
@@ -189,19 +190,6 @@ impl HttpRegistry {
     fn read<T: serde::de::DeserializeOwned>(&self, body: Value) -> Result<T> {
         serde_json::from_value(body).map_err(|cause| self.unlike(StatusCode::OK).because(cause))
     }
-}
-
-/// Whether the other side has shown a certificate that we do not take. Waiting would not help.
-fn is_untrusted(error: &reqwest::Error) -> bool {
-    let mut cause: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = cause {
-        // The type belongs to a crate that only the client sees.
-        if error.to_string().contains("invalid peer certificate") {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
 }
 
 fn reason(answer: &Answer) -> String {

@@ -1,5 +1,8 @@
 //! Servers that let nobody in without TLS and credentials, and what is said when something of that is wrong.
 
+mod http;
 mod kafka;
 mod keys;
+mod postgres;
+mod redis_server;
 mod services;

@@ -13,13 +13,13 @@ use arrow::datatypes::DataType;
 use async_trait::async_trait;
 use futures::FutureExt;
 use pgwire_replication::{PgWireError, ReplicationClient, ReplicationEvent};
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use super::{CONNECT, FETCH, Place};
 use crate::error::{Error, Kind, Result};
 use crate::lookup::{Changed, Follower};
 use crate::pgoutput::{Change, Malformed, Message, Tuple, Value};
-use crate::postgres::{publish, replication};
+use crate::postgres::publish;
 
 /// Keys that are told at once.
 const KEYS_MAX: usize = 4_096;
@@ -50,12 +50,7 @@ pub(super) struct PostgresFollower {
 impl PostgresFollower {
     /// Follows what is committed from now on.
     pub(super) async fn open(place: &Place) -> Result<Self> {
-        let (client, connection) = place.config.connect(NoTls).await.map_err(|error| place.problem(error))?;
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection to Postgres ended: {error}");
-            }
-        });
+        let client = place.address.connect(|error| place.problem(error)).await?;
         let sql = "SELECT n.nspname::text, c.relname::text, c.relkind::text FROM pg_class c
                    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass($1)";
         let row = client.query_opt(sql, &[&place.from]).await.map_err(|error| place.problem(error))?;
@@ -71,7 +66,7 @@ impl PostgresFollower {
         }
         publish(&client, (&place.publication, &schema, &table), |error| place.problem(error)).await?;
         let slot = format!("falaj_lookup_{}", uuid::Uuid::now_v7().simple());
-        let config = replication(&place.config, &slot, &place.publication, 0, STATUS_INTERVAL);
+        let config = place.address.replication(&slot, &place.publication, 0, STATUS_INTERVAL);
         let failed = |error| failed(&place.server(), &place.table, error);
         let mut wal = ReplicationClient::connect_gated(config).await.map_err(failed)?;
         let make = format!("CREATE_REPLICATION_SLOT {slot} TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT");

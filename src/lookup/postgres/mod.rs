@@ -8,7 +8,6 @@ mod follow;
 mod session;
 
 use std::future::Future;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +16,6 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
-use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 
 use self::follow::{FOLLOW, PostgresFollower};
@@ -27,7 +24,7 @@ use super::index::LookupOptions;
 use super::{Follower, LookupStore};
 use crate::error::{Error, Kind, Result};
 use crate::memory::{Share, Use};
-use crate::postgres::quoted;
+use crate::postgres::{Address, quoted};
 use crate::table::TableDef;
 
 /// A server that does not answer for so long is taken as away.
@@ -52,7 +49,7 @@ struct Place {
     lookup: String,
     /// `file:line:column` of the declaration.
     declared: String,
-    config: Config,
+    address: Address,
     /// As in LOCATION.
     table: String,
     /// Quoted.
@@ -67,20 +64,12 @@ impl PostgresLookup {
     /// The store that `def` declares; connects to nothing yet.
     pub fn new(def: &TableDef) -> Result<Self> {
         let options = LookupOptions::from_table(def)?;
-        // The parser's error may repeat a part of the url, which holds the password: it is not shown.
-        let mut config = Config::from_str(&options.url).map_err(|_| {
-            def.error("option 'url' is no Postgres url; it looks like 'postgres://user:password@host:5432/database'")
-        })?;
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(
-                def.error("TLS to Postgres is not there yet: leave 'sslmode=require' out of 'url', and go through a tunnel")
-            );
-        }
-        config.connect_timeout(CONNECT).keepalives_idle(Duration::from_secs(30)).application_name("falaj");
+        let mut address = Address::read(&options.url).map_err(|problem| def.error(problem))?;
+        address.config.connect_timeout(CONNECT).keepalives_idle(Duration::from_secs(30));
         let place = Place {
             lookup: def.name.clone(),
             declared: def.place.clone(),
-            config,
+            address,
             from: quoted_table(&def.location).ok_or_else(|| {
                 def.error(format!(
                     "LOCATION '{}' is no table of Postgres: write 'schema.table', for instance 'public.content'",
@@ -152,7 +141,7 @@ impl Place {
     }
 
     fn server(&self) -> String {
-        crate::postgres::server(&self.config)
+        self.address.server()
     }
 
     /// An error of the declaration, with its place.
@@ -163,7 +152,7 @@ impl Place {
     /// What an error of Postgres means. Its texts never hold the password.
     fn problem(&self, error: tokio_postgres::Error) -> Error {
         let (lookup, table, server) = (&self.lookup, &self.table, self.server());
-        let user = self.config.get_user().unwrap_or_default();
+        let user = self.address.config.get_user().unwrap_or_default();
         if let Some(db) = error.as_db_error() {
             let code = db.code();
             if *code == SqlState::UNDEFINED_TABLE || *code == SqlState::INVALID_SCHEMA_NAME {

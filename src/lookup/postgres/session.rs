@@ -7,7 +7,7 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type};
 use futures::{StreamExt, pin_mut};
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 use uuid::Uuid;
 
 use super::Place;
@@ -36,13 +36,7 @@ impl std::fmt::Debug for Session {
 impl Session {
     /// Connects and checks that the table has the declared columns. No statement of it runs longer than `statement`.
     pub(super) async fn open(place: &Place, statement: Duration) -> Result<Self> {
-        let (client, connection) = place.config.connect(NoTls).await.map_err(|error| place.problem(error))?;
-        // Ends when the client is dropped or the connection breaks; whoever asks next sees that it is closed.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection to Postgres ended: {error}");
-            }
-        });
+        let client = place.address.connect(|error| place.problem(error)).await?;
         let timeout = format!("SET statement_timeout = {}", statement.as_millis());
         client.batch_execute(&timeout).await.map_err(|error| place.problem(error))?;
         let load = client.prepare(&select(place)).await.map_err(|error| place.problem(error))?;

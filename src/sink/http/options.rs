@@ -7,6 +7,7 @@ use reqwest::{Method, Url};
 
 use crate::error::Result;
 use crate::table::{Options, TableDef};
+use crate::tls::Files;
 
 /// The header that makes a repeated request harmless.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -51,6 +52,7 @@ pub struct HttpOptions {
     pub(super) timeout: Duration,
     pub(super) concurrency_max: usize,
     pub(super) retry_for: Duration,
+    pub(super) files: Files,
 }
 
 impl std::fmt::Debug for HttpOptions {
@@ -71,6 +73,8 @@ impl HttpOptions {
     /// | `method` | POST | or PUT |
     /// | `format` | json | an array of objects; or `ndjson`: one object a line |
     /// | `retry.for` | 5m | how long one request is tried before the lane says so and recovers |
+    /// | `tls.ca` | | a file with who vouches for an https address (PEM), beside the machine's own authorities |
+    /// | `tls.cert`, `tls.key` | | files with who we are, and the key that proves it |
     /// | `header.<name>` | | sent with each request, never printed |
     pub fn from_table(table: &TableDef) -> Result<Self> {
         let mut options = table.options();
@@ -88,11 +92,12 @@ impl HttpOptions {
         let retry_for = options.duration("retry.for", Duration::from_secs(300));
         let method = if options.one_of("method", &["POST", "PUT"]) == "PUT" { Method::PUT } else { Method::POST };
         let format = if options.one_of("format", &["json", "ndjson"]) == "ndjson" { Format::Lines } else { Format::Array };
+        let files = Files::of(&mut options, url.as_ref().is_none_or(|url| url.scheme() == "https"));
         let headers = headers(&mut options, format);
         options.finish()?;
         let url = url.ok_or_else(|| table.error("LOCATION cannot be read"))?;
         let (table, batch_bytes) = (table.name.clone(), batch_bytes as usize);
-        Ok(Self { table, url, method, headers, format, batch_rows, batch_bytes, timeout, concurrency_max, retry_for })
+        Ok(Self { table, url, method, headers, format, batch_rows, batch_bytes, timeout, concurrency_max, retry_for, files })
     }
 
     /// The address without user, password, query and fragment.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use reqwest::header::{HeaderMap, LOCATION, RETRY_AFTER};
-use reqwest::{Client, Response};
+use reqwest::{Certificate, Client, Identity, Response};
 
 use super::gate::{Gate, Went};
 use super::options::{HttpOptions, IDEMPOTENCY_KEY};
@@ -15,6 +15,7 @@ use crate::backoff::Backoff;
 use crate::batch::{DeadLetter, Stage};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::tls::{self, Own};
 
 /// A request that is not taken after this is worth an operator's look.
 const SAID_AFTER: Duration = Duration::from_secs(3);
@@ -66,17 +67,26 @@ struct Refusal {
 
 impl Sender {
     pub(super) fn new(options: HttpOptions) -> Result<Self> {
-        let client = Client::builder()
+        let (table, files) = (options.table.as_str(), &options.files);
+        let mut client = Client::builder()
             .timeout(options.timeout)
             .connect_timeout(options.timeout)
             .redirect(reqwest::redirect::Policy::none())
             .pool_max_idle_per_host(options.concurrency_max)
             .user_agent(concat!("falaj/", env!("CARGO_PKG_VERSION")))
-            .default_headers(options.headers.clone())
-            .build()
-            .map_err(|cause| {
-                Error::new(Kind::Denied, format!("table '{}': no HTTP client could be made", options.table)).because(cause)
-            })?;
+            .default_headers(options.headers.clone());
+        if let Some(pem) = files.authority(table)? {
+            for certificate in Certificate::from_pem_bundle(&pem).map_err(|cause| files.wrong(table, cause))? {
+                client = client.add_root_certificate(certificate);
+            }
+        }
+        if let Some(Own { certificate, key }) = files.own(table)? {
+            let own = Identity::from_pem(&[key, certificate].concat()).map_err(|cause| files.wrong(table, cause))?;
+            client = client.identity(own);
+        }
+        let client = client.build().map_err(|cause| {
+            Error::new(Kind::Denied, format!("table '{table}': no HTTP client could be made")).because(cause)
+        })?;
         Ok(Self {
             client,
             gate: Gate::new(options.concurrency_max),
@@ -160,6 +170,11 @@ impl Sender {
             Err(cause) => {
                 if cause.is_builder() {
                     return Err(self.error(Kind::Sql, "the request could not be built").because(cause.without_url()));
+                }
+                if tls::is_distrust(&cause) {
+                    let text = "the other side and falaj do not trust each other: check 'tls.ca' (who vouches for it), the host's name in \
+                                LOCATION, and 'tls.cert' with its key (who vouches for falaj)";
+                    return Err(self.error(Kind::Denied, text).because(cause.without_url()));
                 }
                 if cause.is_timeout() {
                     pass.went = Went::Pressed(None);

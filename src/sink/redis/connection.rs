@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
 
+use super::server::Server;
 use crate::backoff::Backoff;
 use crate::error::{Error, Kind, Result};
 use crate::sink::Writer;
+use crate::tls;
 
 /// How long Redis may take for one script; 5 000 members take some 10 ms, so this is a server that hangs.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -18,7 +20,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 
 /// A connection that is made when first needed and again whenever it was cut.
 pub(super) struct Connection {
-    client: redis::Client,
+    server: Server,
     manager: Option<ConnectionManager>,
     /// The table, for messages.
     table: String,
@@ -70,17 +72,22 @@ impl<'a> Call<'a> {
 }
 
 impl Connection {
-    pub(super) fn new(client: redis::Client, table: &str, key: &str, patience: Duration) -> Self {
-        Self { client, manager: None, table: table.into(), key: key.into(), patience, retries: 0 }
+    pub(super) fn new(server: Server, table: &str, key: &str, patience: Duration) -> Self {
+        Self { server, manager: None, table: table.into(), key: key.into(), patience, retries: 0 }
     }
 
     /// Runs the call until it is answered, within the patience. Every script may run twice, since an answer can be lost.
     pub(super) async fn run(&mut self, call: &Call<'_>) -> Result<Answer> {
+        let mut manager = match self.manager.take() {
+            Some(manager) => manager,
+            None => self.manager()?,
+        };
+        self.manager = Some(manager.clone());
         let began = Instant::now();
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut said = false;
         loop {
-            let error = match self.attempt(call).await {
+            let error = match attempt(&mut manager, call).await {
                 Ok(answer) => {
                     if said {
                         let (table, seconds) = (&self.table, began.elapsed().as_secs_f64());
@@ -112,7 +119,7 @@ impl Connection {
     }
 
     fn address(&self) -> &redis::ConnectionAddr {
-        self.client.get_connection_info().addr()
+        self.server.address()
     }
 
     /// How many attempts beyond the first there were since this was asked last.
@@ -120,25 +127,16 @@ impl Connection {
         std::mem::take(&mut self.retries)
     }
 
-    async fn attempt(&mut self, call: &Call<'_>) -> std::result::Result<Vec<String>, RedisError> {
-        let manager = match &mut self.manager {
-            Some(manager) => manager,
-            none => {
-                let config = ConnectionManagerConfig::new()
-                    .set_number_of_retries(1)
-                    .set_min_delay(BACKOFF.0)
-                    .set_connection_timeout(Some(RESPONSE_TIMEOUT))
-                    .set_response_timeout(Some(RESPONSE_TIMEOUT));
-                none.insert(ConnectionManager::new_lazy_with_config(self.client.clone(), config)?)
-            }
-        };
-        match call.cmd.query_async(manager).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                call.script.load_async(manager).await?;
-                call.cmd.query_async(manager).await
-            }
-            result => result,
-        }
+    /// Makes the connection when it is first used.
+    fn manager(&self) -> Result<ConnectionManager> {
+        let config = ConnectionManagerConfig::new()
+            .set_number_of_retries(1)
+            .set_min_delay(BACKOFF.0)
+            .set_connection_timeout(Some(RESPONSE_TIMEOUT))
+            .set_response_timeout(Some(RESPONSE_TIMEOUT));
+        let client = self.server.client(&self.table)?;
+        ConnectionManager::new_lazy_with_config(client, config)
+            .map_err(|cause| self.error(Kind::Sql, "the option 'url' does not fit this Redis").because(cause))
     }
 
     /// What a script's answer means; the refusals of the fence become errors.
@@ -198,6 +196,11 @@ impl Connection {
             ErrorKind::InvalidClientConfig | ErrorKind::RESP3NotSupported => {
                 stop(Kind::Sql, "the option 'url' does not fit this Redis")
             }
+            _ if tls::is_distrust(error) => stop(
+                Kind::Denied,
+                "Redis and falaj do not trust each other: check 'tls.ca' (who vouches for Redis), the host's name in 'url', and 'tls.cert' with \
+                 its key (who vouches for falaj)",
+            ),
             ErrorKind::UnexpectedReturnType => stop(Kind::Bug, "a script's answer has another form than expected"),
             _ => None,
         }
@@ -213,5 +216,15 @@ impl Connection {
     /// An error about this table.
     pub(super) fn error(&self, kind: Kind, message: impl std::fmt::Display) -> Error {
         Error::new(kind, format!("table '{}': {message}", self.table))
+    }
+}
+
+async fn attempt(manager: &mut ConnectionManager, call: &Call<'_>) -> std::result::Result<Vec<String>, RedisError> {
+    match call.cmd.query_async(manager).await {
+        Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+            call.script.load_async(manager).await?;
+            call.cmd.query_async(manager).await
+        }
+        result => result,
     }
 }

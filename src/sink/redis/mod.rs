@@ -26,6 +26,7 @@ mod connection;
 mod options;
 mod refused;
 mod rows;
+mod server;
 
 use std::time::Duration;
 
@@ -73,8 +74,8 @@ enum Place {
 impl RedisSink {
     /// A sink that connects when it is opened.
     pub fn new(options: RedisOptions) -> Self {
-        let RedisOptions { table, key, client, shape, ttl } = options;
-        let connection = Connection::new(client, &table, &key, PATIENCE);
+        let RedisOptions { table, key, server, shape, ttl } = options;
+        let connection = Connection::new(server, &table, &key, PATIENCE);
         let fence = beside(&key, "m");
         let place = match shape {
             Shape::Zset { member, score } => Place::Board(Board::new(key, fence.clone(), member, score, ttl)),

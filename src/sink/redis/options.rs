@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, Schema};
 
+use super::server::Server;
 use crate::error::Result;
 use crate::table::{Options, TableDef, parse_duration};
 
@@ -14,7 +15,7 @@ pub struct RedisOptions {
     pub(super) table: String,
     /// `LOCATION`: the board's key, or what the rows' keys begin with.
     pub(super) key: String,
-    pub(super) client: redis::Client,
+    pub(super) server: Server,
     pub(super) shape: Shape,
     /// How long board and fence outlive the last epoch; zero: for ever.
     pub(super) ttl: Duration,
@@ -22,7 +23,7 @@ pub struct RedisOptions {
 
 impl std::fmt::Debug for RedisOptions {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { table, key, shape, ttl, client: _ } = self;
+        let Self { table, key, shape, ttl, server: _ } = self;
         f.debug_struct("RedisOptions")
             .field("table", table)
             .field("key", key)
@@ -46,7 +47,9 @@ impl RedisOptions {
     ///
     /// | option | means |
     /// |---|---|
-    /// | `url` | `redis://[user:password@]host[:port][/db]`; required |
+    /// | `url` | `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS; required |
+    /// | `tls.ca` | a file with who vouches for the server (PEM); without it the machine's own authorities do |
+    /// | `tls.cert`, `tls.key` | files with who we are, and the key that proves it |
     /// | `type` | `zset` (the default): one sorted set at `LOCATION`; `hash`: one hash for each row at `LOCATION:<key>` |
     /// | `member`, `score` | (zset) the columns; a member is text or a whole number, a score any number |
     /// | `key` | (hash) the column; the others are fields |
@@ -56,11 +59,7 @@ impl RedisOptions {
     pub fn from_table(table: &TableDef) -> Result<Self> {
         let mut options = table.options();
         let url = options.required("url", "redis://localhost:6379");
-        let client = redis::Client::open(url);
-        if client.is_err() && !url.is_empty() {
-            // The address is not repeated, nor the library's reason, since both may hold the password.
-            options.problem("option 'url' must be like 'redis://user:password@host:6379/0' ('rediss://' is not supported yet)");
-        }
+        let server = Server::read(&mut options, url);
         let kind = options.one_of("type", &["zset", "hash"]);
         let shape = if kind == "zset" { zset(&mut options, &table.schema) } else { hash(&mut options, &table.schema) };
         let ttl = ttl(&mut options, if kind == "zset" { Duration::from_secs(300) } else { Duration::ZERO });
@@ -68,8 +67,8 @@ impl RedisOptions {
             options.problem("LOCATION is empty; it must be the board's key, for instance 'top_content'");
         }
         options.finish()?;
-        let client = client.map_err(|_| table.error("option 'url' cannot be read"))?;
-        Ok(Self { table: table.name.clone(), key: table.location.clone(), client, shape, ttl })
+        let server = server.ok_or_else(|| table.error("option 'url' cannot be read"))?;
+        Ok(Self { table: table.name.clone(), key: table.location.clone(), server, shape, ttl })
     }
 
     /// Whether the table takes whole boards (`emit 'latest'`); hashes take rows and changes only.

@@ -13,7 +13,7 @@ use std::time::Instant;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{StreamExt, TryStreamExt, pin_mut};
 use pgwire_replication::ReplicationClient;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 use super::capture::Table;
 use super::mark::{CopyAgain, Lsn, TablePlace};
@@ -258,13 +258,7 @@ impl Part {
 }
 
 async fn connect(table: &Table) -> Result<Client> {
-    let (client, connection) = table.options.config.connect(NoTls).await.map_err(|e| failed(table, e))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!("a connection to Postgres ended: {error}");
-        }
-    });
-    Ok(client)
+    table.options.address.connect(|error| failed(table, error)).await
 }
 
 /// The table's columns as a relation; about how many rows and pages it has.

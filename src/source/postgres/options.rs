@@ -1,14 +1,12 @@
 //! What a `STORED AS POSTGRES` table of changes says. Pure: connects to nothing.
 
 use std::fmt;
-use std::str::FromStr;
 
 use arrow::datatypes::DataType;
-use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
 
 use crate::debezium;
 use crate::error::Result;
+use crate::postgres::Address;
 use crate::source::watermark::WatermarkOptions;
 use crate::table::{Options, TableDef};
 
@@ -44,7 +42,7 @@ pub struct PostgresOptions {
     pub(super) name: String,
     /// `file:line:column` of the declaration.
     pub(super) place: String,
-    pub(super) config: Config,
+    pub(super) address: Address,
     /// The table in Postgres.
     pub(super) schema: String,
     pub(super) table: String,
@@ -64,7 +62,7 @@ impl PostgresOptions {
     ///
     /// | option | default | means |
     /// |---|---|---|
-    /// | `url` | | `postgres://user:password@host:port/database`, or with a folder as host for a Unix socket; required |
+    /// | `url` | | `postgres://user:password@host:port/database`, or with a folder as host for a Unix socket; with `?sslmode=verify-full&sslrootcert=PATH` over TLS (`sslcert`, `sslkey`: who we are); required |
     /// | `slot` | falaj | the replication slot: made when it is missing, and shared by all tables that name it |
     /// | `publication` | falaj | made when it is missing; the table is added to it |
     /// | `snapshot` | never | `initial`: the rows that are there come first; `only`: they come, and no changes (no slot is made for such tables) |
@@ -73,7 +71,7 @@ impl PostgresOptions {
     pub fn from_table(table: &TableDef) -> Result<Self> {
         let mut options = table.options();
         let url = options.required("url", "postgres://user:password@localhost:5432/database");
-        let config = config(&mut options, url);
+        let address = address(&mut options, url);
         let slot = options.text("slot").unwrap_or("falaj").to_string();
         if slot.is_empty()
             || slot.len() > 63
@@ -120,7 +118,7 @@ impl PostgresOptions {
         Ok(Self {
             name: table.name.clone(),
             place: table.place.clone(),
-            config,
+            address,
             schema,
             table: name,
             slot,
@@ -144,7 +142,7 @@ impl PostgresOptions {
 
     /// The database's name.
     pub fn database(&self) -> &str {
-        self.config.get_dbname().or(self.config.get_user()).unwrap_or("postgres")
+        self.address.config.get_dbname().or(self.address.config.get_user()).unwrap_or("postgres")
     }
 
     /// The replication slot's name.
@@ -159,26 +157,22 @@ impl PostgresOptions {
 
     /// Tables that have the same are read over one slot.
     pub fn same_slot(&self, other: &Self) -> bool {
-        self.slot == other.slot && self.config == other.config
+        self.slot == other.slot && self.address == other.address
     }
 
     /// `Postgres at host:port`.
     pub(super) fn server(&self) -> String {
-        crate::postgres::server(&self.config)
+        self.address.server()
     }
 }
 
-fn config(options: &mut Options<'_>, url: &str) -> Config {
-    // The parser's error may repeat a part of the url, which holds the password: it is not shown.
-    let Ok(mut config) = Config::from_str(url) else {
-        options.problem("option 'url' is no Postgres url; it looks like 'postgres://user:password@host:5432/database'");
-        return Config::new();
-    };
-    if config.get_ssl_mode() == SslMode::Require {
-        options.problem("TLS to Postgres is not there yet: leave 'sslmode=require' out of 'url', and go through a tunnel");
-    }
-    config.connect_timeout(super::CONNECT_TIMEOUT).application_name("falaj");
-    config
+fn address(options: &mut Options<'_>, url: &str) -> Address {
+    let mut address = Address::read(url).unwrap_or_else(|problem| {
+        options.problem(problem);
+        Address::default()
+    });
+    address.config.connect_timeout(super::CONNECT_TIMEOUT);
+    address
 }
 
 fn is_text(data_type: &DataType) -> bool {

@@ -14,7 +14,6 @@ use super::server::Server;
 use super::session::RowsAsked;
 use super::stream::Between;
 use crate::error::{Error, Kind, Result};
-use crate::postgres;
 
 /// How long a slot that another process reads is waited for before that process is ended.
 const SLOT_PATIENCE: Duration = Duration::from_secs(2);
@@ -173,5 +172,5 @@ pub(super) fn stand_at(place: &Place, tables: &[Table], at: &Between) -> Place {
 
 /// A connection that replicates from `from` on.
 pub(super) fn config(options: &PostgresOptions, from: Lsn) -> ReplicationConfig {
-    postgres::replication(&options.config, &options.slot, &options.publication, from.0, MARK_INTERVAL)
+    options.address.replication(&options.slot, &options.publication, from.0, MARK_INTERVAL)
 }

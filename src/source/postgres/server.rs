@@ -5,8 +5,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, NoTls};
 
 use super::mark::Lsn;
 use super::options::PostgresOptions;
@@ -62,13 +62,8 @@ pub(super) struct Server<'a> {
 impl<'a> Server<'a> {
     /// Connects. `options` are those of any of the tables.
     pub(super) async fn connect(options: &'a PostgresOptions) -> Result<Self> {
-        let (client, connection) = within(options, options.config.connect(NoTls)).await?;
-        // Ends with the client; what goes wrong comes back from the question that it goes wrong in.
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!("a connection to Postgres ended: {error}");
-            }
-        });
+        let connected = timeout(ASK_TIMEOUT, options.address.connect(|error| problem(options, error))).await;
+        let client = connected.unwrap_or_else(|_| Err(late(options)))?;
         Ok(Self { client, options })
     }
 
@@ -267,7 +262,7 @@ fn late(options: &PostgresOptions) -> Error {
 
 /// What an error of Postgres means. Its texts never hold the password.
 fn problem(options: &PostgresOptions, error: tokio_postgres::Error) -> Error {
-    let (server, user) = (options.server(), options.config.get_user().unwrap_or_default());
+    let (server, user) = (options.server(), options.address.config.get_user().unwrap_or_default());
     let Some(code) = error.code().cloned() else {
         if error.to_string().contains("password") {
             let text =
