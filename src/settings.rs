@@ -44,6 +44,9 @@ extensions_options! {
     }
 }
 
+/// The setting that says where a secret is.
+pub const SECRET: &str = "falaj.token";
+
 impl ConfigExtension for Settings {
     const PREFIX: &'static str = "falaj";
 }

@@ -37,7 +37,7 @@ pub fn private_key(path: &Path, named_by: &str) -> Result<PrivateKeyDer<'static>
 }
 
 fn wrong(path: &Path, what: &str, named_by: &str) -> Error {
-    Error::new(Kind::Usage, format!("{}, which {named_by} names, has no {what} in PEM", path.display()))
+    Error::new(Kind::Sql, format!("{}, which {named_by} names, has no {what} in PEM", path.display()))
 }
 
 /// Whether the chain of `error` says that one side does not trust the other, which no waiting mends.
@@ -101,13 +101,13 @@ impl Files {
     /// The error of a file that is no certificate or no key.
     pub fn wrong(&self, table: &str, cause: impl std::error::Error + Send + Sync + 'static) -> Error {
         let text = format!("table '{table}': the files of the options 'tls.*' are no certificates and keys in PEM");
-        Error::new(Kind::Usage, text).because(cause)
+        Error::new(Kind::Sql, text).because(cause)
     }
 }
 
 fn read(path: &Path, table: &str) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|cause| {
         let text = format!("table '{table}': the file {}, which an option 'tls.*' names, cannot be read", path.display());
-        Error::new(Kind::Usage, text).because(cause)
+        Error::new(Kind::Sql, text).because(cause)
     })
 }

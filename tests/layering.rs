@@ -84,6 +84,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("checkpoint::lane_log", Core),
     ("checkpoint::read", Core),
     ("checkpoint::record", Core),
+    ("checkpoint::recover", Core),
     ("checkpoint::verify", Core),
     ("checkpoint::local", Adapter),
     ("checkpoint::memory", StandIn),

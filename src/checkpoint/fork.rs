@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use super::CheckpointStore;
 use super::lane_log::LaneLog;
-use super::read::{self, Needs, Recovered, record_name};
+use super::read::{self, record_name};
 use super::record::{Entry, Intent, Record, VERSION};
+use super::recover::{Needs, Recovered, recover};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::position::Positions;
@@ -160,7 +161,7 @@ async fn copy_snapshots(
 
 /// The new log must give what the old one gave. Gives its last intent.
 async fn check(to: &dyn CheckpointStore, new: &str, lane: &str, committed: u64) -> Result<Option<Intent>> {
-    let recovered = read::recover(to, new, lane, Needs::State).await?;
+    let recovered = recover(to, new, lane, Needs::State).await?;
     if recovered.has_state() {
         recovered.intents_after(recovered.snapshots.last().map_or(0, |(_, snapshot)| snapshot.epoch))?;
     }

@@ -29,8 +29,9 @@ use std::sync::Arc;
 
 use super::CheckpointStore;
 use super::lane_log::LaneLog;
-use super::read::{self, Lineage, Needs, Recovered, lineage_name};
+use super::read::{self, Lineage, lineage_name};
 use super::record::{Entry, Handover, Intent, Snapshot, Step};
+use super::recover::{Needs, Recovered, recover};
 use crate::error::Result;
 use crate::position::Positions;
 
@@ -89,7 +90,7 @@ impl Stopped {
 
     /// The lane of a handover that was begun before, by this process or by another one; `None` when it does not stand still.
     pub async fn found(store: Arc<dyn CheckpointStore>, lineage: &str, lane: &str) -> Result<Option<Self>> {
-        let recovered = read::recover(store.as_ref(), lineage, lane, Needs::LastEpoch).await?;
+        let recovered = recover(store.as_ref(), lineage, lane, Needs::LastEpoch).await?;
         let Some(handover) = recovered.handover.clone() else { return Ok(None) };
         let positions = last_positions(&recovered);
         Ok(Some(Self { log: LaneLog::at(store, &recovered, lane, u64::MAX), handover, positions, brought: None }))
@@ -172,8 +173,8 @@ impl Stopped {
 
 /// What the lane of a backfill ended with, in its own checkpoint: everything committed. `None`: it has read nothing, or has not ended.
 pub async fn made(store: &dyn CheckpointStore, lineage: &str, lane: &str) -> Result<Option<Recovered>> {
-    let last = read::recover(store, lineage, lane, Needs::LastEpoch).await?;
-    let made = if last.has_state() { read::recover(store, lineage, lane, Needs::State).await? } else { last };
+    let last = recover(store, lineage, lane, Needs::LastEpoch).await?;
+    let made = if last.has_state() { recover(store, lineage, lane, Needs::State).await? } else { last };
     Ok(Some(made).filter(|made| made.open_intent().is_none() && made.last().is_some()))
 }
 

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::CheckpointStore;
-use super::read::{self, Lineage, Needs, Recovered, record_name};
+use super::read::{self, Lineage, record_name};
 use super::record::{Entry, Handover, Record, Snapshot, StateFile, Step, VERSION, hash_hex};
+use super::recover::{Needs, Recovered, recover};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::sink::Writer;
@@ -92,7 +93,7 @@ impl LaneLog {
         (mine, least): (u64, u64),
         make: impl Fn(u64) -> Entry,
     ) -> Result<(Self, Recovered)> {
-        let mut recovered = read::recover(store.as_ref(), lineage, lane, needs).await?;
+        let mut recovered = recover(store.as_ref(), lineage, lane, needs).await?;
         if let Some(handover) = &recovered.handover {
             return Err(is_handed_over(lane, handover));
         }
@@ -102,7 +103,7 @@ impl LaneLog {
         let mut log = Self::at(Arc::clone(&store), &recovered, lane, records_kept);
         log.writer.incarnation = recovered.incarnation.max(least) + 1;
         if log.take_over(lineage, mine, recovered.incarnation, make).await? {
-            recovered = read::recover(store.as_ref(), lineage, lane, needs).await?;
+            recovered = recover(store.as_ref(), lineage, lane, needs).await?;
         }
         log.stand_at(&recovered);
         Ok((log, recovered))

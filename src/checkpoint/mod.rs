@@ -1,6 +1,6 @@
 //! What survives a process: for each lane one log of records 0, 1, 2 …, each created only if it does not exist.
 //!
-//! [`record`] says what stands in a record, [`read`] finds what a lane needs to go on, [`lane_log`] claims, appends and purges,
+//! [`record`] says what stands in a record, [`read`] reads them, [`recover`] finds what a lane needs to go on, [`lane_log`] claims, appends and purges,
 //! [`verify`] looks at everything, [`fork`] begins a new lineage, [`handover`] goes on from a backfill's result, [`local`] and [`memory`] keep the bytes.
 
 pub mod fork;
@@ -10,6 +10,7 @@ pub mod local;
 pub mod memory;
 pub mod read;
 pub mod record;
+pub mod recover;
 #[cfg(test)]
 mod tests;
 pub mod verify;

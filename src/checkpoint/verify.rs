@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::CheckpointStore;
-use super::read::{self, ADVICE, Needs, last_run, record_name};
+use super::read::{self, ADVICE, last_run, record_name};
 use super::record::{Entry, Handover, Intent, Record, Snapshot, Step};
+use super::recover::{Needs, recover};
 use crate::error::{Kind, Result};
 
 /// What was looked at, and what is wrong.
@@ -94,9 +95,9 @@ async fn goes_on(
     torn: &BTreeSet<String>,
     problems: &mut Vec<String>,
 ) -> Result<bool> {
-    let found = match read::recover(store, lineage, lane, Needs::LastEpoch).await {
+    let found = match recover(store, lineage, lane, Needs::LastEpoch).await {
         Ok(last) if !last.has_state() => return Ok(true),
-        Ok(_) => read::recover(store, lineage, lane, Needs::State).await,
+        Ok(_) => recover(store, lineage, lane, Needs::State).await,
         Err(error) => Err(error),
     };
     // From the newest snapshot that is whole, or from the first epoch on.

@@ -39,7 +39,7 @@ mod tests {
 
     use super::*;
     use crate::checkpoint::memory::MemoryStore;
-    use crate::checkpoint::read::Needs;
+    use crate::checkpoint::recover::Needs;
     use crate::clock::Clock;
     use crate::error::Kind;
 

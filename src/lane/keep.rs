@@ -7,8 +7,8 @@ use tokio::sync::watch;
 
 use crate::checkpoint::CheckpointStore;
 use crate::checkpoint::lane_log::LaneLog;
-use crate::checkpoint::read::Needs;
 use crate::checkpoint::record::{Entry, Intent};
+use crate::checkpoint::recover::Needs;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::failpoint;

@@ -146,7 +146,7 @@ impl Tls {
         let config = match &self.own {
             None => config.with_no_client_auth(),
             Some((certificate, key)) => {
-                let wrong = |cause| Error::new(Kind::Usage, "sslkey does not belong to sslcert").because(cause);
+                let wrong = |cause| Error::new(Kind::Sql, "sslkey does not belong to sslcert").because(cause);
                 let own = (tls::certificates(certificate, "'url'")?, tls::private_key(key, "'url'")?);
                 config.with_client_auth_cert(own.0, own.1).map_err(wrong)?
             }

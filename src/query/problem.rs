@@ -5,6 +5,7 @@ use datafusion::error::DataFusionError;
 use super::statements::Placed;
 use super::wording::{Known, plain_text, told};
 use crate::error::{Error, Kind};
+use crate::settings::SECRET;
 
 /// An error of the SQL at `place`.
 pub(crate) fn at(place: &str, message: impl std::fmt::Display) -> Error {
@@ -33,6 +34,8 @@ pub(crate) fn sql_error(placed: &Placed, error: &DataFusionError, known: &Known)
 /// The sentence for a `SET` of `name` to `value` that DataFusion refused; `settings` are the names of all.
 pub(crate) fn setting_error(placed: &Placed, name: &str, value: &str, error: &DataFusionError, settings: &[String]) -> Error {
     if settings.iter().any(|setting| setting == name) {
+        // Who writes a secret where a reference belongs must not find it in the logs.
+        let value = if name == SECRET { "that".to_string() } else { value.to_string() };
         return at(&placed.place, format!("setting '{name}' cannot be {value}: {}", plain_text(error)));
     }
     let hint = crate::table::did_you_mean(name, settings.iter().map(String::as_str));

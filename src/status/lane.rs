@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::recent::Recent;
+use super::latency::Latency;
 use super::times::{Distribution, PHASES, PartitionLag, Phase, PhaseSnapshot, PhaseTimes};
+use super::wiring::{Trouble, Wiring};
 use crate::clock::Clock;
 
 /// The figures of one lane. Relaxed atomics: each is right by itself, two of them may be a moment apart.
@@ -52,11 +53,8 @@ pub struct LaneStatus {
     pub panes: AtomicU64,
     /// Memory held by window state.
     pub state_bytes: AtomicU64,
-    // Up to an hour at two digits: p99 is right to 1 %, in some 30 KiB. `None` only if the library refuses its own settings.
-    latency: Mutex<Option<Histogram<u64>>>,
-    event_latency: Mutex<Option<Histogram<u64>>>,
-    recent: Mutex<Recent>,
-    recent_event: Mutex<Recent>,
+    latency: Latency,
+    event_latency: Latency,
     partitions: Mutex<Vec<PartitionLag>>,
     phases: Mutex<[PhaseTimes; 5]>,
     /// How long writing the last snapshot took, µs; 0 before the first.
@@ -75,32 +73,6 @@ struct LaneText {
     error: Option<String>,
     waits_for: Option<String>,
     last_trouble: Option<Trouble>,
-}
-
-/// What a lane connects.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Wiring {
-    /// The topic or table that it reads.
-    pub source: String,
-    /// `KAFKA` or `POSTGRES`.
-    pub source_kind: String,
-    /// The lookup tables that its query asks, by name.
-    pub lookups: Vec<String>,
-    /// The table that it writes, as the SQL names it; of a lane of dead letters, where they go.
-    pub sink: String,
-    /// How that is stored, such as `REDIS`; of a lane of dead letters `DEAD LETTERS`.
-    pub sink_kind: String,
-    /// The topic that it writes, if it writes one: other lanes may read it.
-    pub topic: Option<String>,
-}
-
-/// Something that was in a lane's way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Trouble {
-    /// What it was.
-    pub text: String,
-    /// When it was last seen, ms since 1970.
-    pub at_ms: i64,
 }
 
 /// What a lane is doing.
@@ -139,10 +111,8 @@ impl Default for LaneStatus {
             board_ns: AtomicI64::new(i64::MIN),
             panes: AtomicU64::new(0),
             state_bytes: AtomicU64::new(0),
-            latency: Mutex::new(Histogram::new_with_max(3_600_000_000, 2).ok()),
-            event_latency: Mutex::new(Histogram::new_with_max(3_600_000_000, 2).ok()),
-            recent: Mutex::default(),
-            recent_event: Mutex::default(),
+            latency: Latency::default(),
+            event_latency: Latency::default(),
             partitions: Mutex::default(),
             phases: Mutex::default(),
             snapshot_us: AtomicU64::new(0),
@@ -200,18 +170,12 @@ impl LaneStatus {
 
     /// Notes how long the newest rows of an epoch took from the log to where they are visible.
     pub fn record_latency(&self, latency_us: u64) {
-        self.recent.lock().record(latency_us, Instant::now());
-        if let Some(histogram) = self.latency.lock().as_mut() {
-            histogram.saturating_record(latency_us.max(1));
-        }
+        self.latency.record(latency_us);
     }
 
     /// Notes how long the newest event of an epoch took from when it happened to where it is visible.
     pub fn record_event_latency(&self, latency_us: u64) {
-        self.recent_event.lock().record(latency_us, Instant::now());
-        if let Some(histogram) = self.event_latency.lock().as_mut() {
-            histogram.saturating_record(latency_us.max(1));
-        }
+        self.event_latency.record(latency_us);
     }
 
     /// Notes how long a part of an epoch took.
@@ -234,12 +198,12 @@ impl LaneStatus {
 
     /// How long the newest rows of an epoch took from the log to where they are visible, counted up to each of `bounds_us`.
     pub fn latency_distribution(&self, bounds_us: &[u64]) -> Distribution {
-        self.latency.lock().as_ref().map(|histogram| Distribution::of(histogram, bounds_us)).unwrap_or_default()
+        self.latency.distribution(bounds_us)
     }
 
     /// The same from when the newest event of an epoch happened.
     pub fn event_latency_distribution(&self, bounds_us: &[u64]) -> Distribution {
-        self.event_latency.lock().as_ref().map(|histogram| Distribution::of(histogram, bounds_us)).unwrap_or_default()
+        self.event_latency.distribution(bounds_us)
     }
 
     /// The same of each part of an epoch, by its name.
@@ -267,8 +231,7 @@ impl LaneStatus {
 
     pub(super) fn snapshot(&self, name: &str) -> LaneSnapshot {
         let text = self.text.lock().clone();
-        let now = Instant::now();
-        let (latency, event_latency) = (self.recent.lock().quantiles(now), self.recent_event.lock().quantiles(now));
+        let (latency, event_latency) = (self.latency.quantiles(), self.event_latency.quantiles());
         let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let time = |time_ns: &AtomicI64| Some(time_ns.load(Ordering::Relaxed)).filter(|&ns| ns != i64::MIN);
         LaneSnapshot {

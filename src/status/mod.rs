@@ -3,9 +3,10 @@
 mod backfill;
 mod capture;
 mod lane;
+mod latency;
 mod lookup;
-mod recent;
 mod times;
+mod wiring;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::backfill::{BackfillSnapshot, BackfillStatus, BackfillStep};
 pub use self::capture::{CaptureSnapshot, CaptureStatus, CopySnapshot};
-pub use self::lane::{LaneSnapshot, LaneState, LaneStatus, Trouble, Wiring};
+pub use self::lane::{LaneSnapshot, LaneState, LaneStatus};
 pub use self::lookup::{LookupSnapshot, LookupStatus};
 pub use self::times::{Distribution, PartitionLag, Phase, PhaseSnapshot};
+pub use self::wiring::{Trouble, Wiring};
 use crate::memory::{Memory, MemorySnapshot};
 
 /// All lanes, lookups and captures of one process. Clones share it.

@@ -42,8 +42,14 @@ impl Remote {
             Error::new(Kind::Usage, format!("the file {} cannot be read", path.display())).because(cause)
         };
         let read = |path: &PathBuf| std::fs::read(path).map_err(|cause| unread(path, cause));
-        let token = args.token_file.as_ref().map(read).transpose()?;
-        let token = token.map(|bytes| Token::new(String::from_utf8_lossy(&bytes).trim_end().to_string())).transpose()?;
+        let token = match &args.token_file {
+            None => None,
+            Some(path) => {
+                let text = String::from_utf8_lossy(&read(path)?).trim_end().to_string();
+                let wrong = |problem| Error::new(Kind::Usage, format!("the token in {} {problem}", path.display()));
+                Some(Token::new(text).map_err(wrong)?)
+            }
+        };
         let mut client = Client::builder().timeout(TIMEOUT).no_proxy();
         if let Some(path) = &args.ca_file {
             let wrong = |cause| Error::new(Kind::Usage, format!("{} has no certificate in PEM", path.display())).because(cause);

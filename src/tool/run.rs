@@ -107,14 +107,15 @@ pub async fn open_pages(settings: &Settings) -> Result<Door> {
     let access = match settings.token.0.as_str() {
         "" => Access::Loopback,
         reference => {
-            let wrong = |problem| Error::new(Kind::Usage, format!("falaj.token {problem}"));
-            Access::Token(Token::new(Secrets::Needed.text(reference).map_err(wrong)?)?)
+            let wrong = |problem: String| Error::new(Kind::Sql, format!("SET falaj.token {problem}"));
+            let token = Secrets::Needed.text(reference).map_err(wrong)?;
+            Access::Token(Token::new(token).map_err(|problem| wrong(format!("= '{reference}' {problem}")))?)
         }
     };
     let tls = match (settings.tls_cert.as_str(), settings.tls_key.as_str()) {
         ("", "") => None,
         ("", _) | (_, "") => {
-            return Err(Error::new(Kind::Usage, "SET falaj.tls_cert and falaj.tls_key go together: a certificate has a key"));
+            return Err(Error::new(Kind::Sql, "SET falaj.tls_cert and falaj.tls_key go together: a certificate has a key"));
         }
         (certificate, key) => Some(Tls::read(certificate.as_ref(), key.as_ref())?),
     };

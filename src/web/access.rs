@@ -41,16 +41,15 @@ pub enum Access {
 pub struct Token(String);
 
 impl Token {
-    /// `Err`: it could be guessed, or no header can carry it.
-    pub fn new(token: String) -> Result<Self> {
-        let text = if token.len() < TOKEN_BYTES_MIN {
-            "the token of the pages is too short: take 16 characters at least, for instance from openssl rand -hex 16"
+    /// `Err`, for a person: it could be guessed, or no header can carry it.
+    pub fn new(token: String) -> std::result::Result<Self, &'static str> {
+        if token.len() < TOKEN_BYTES_MIN {
+            Err("is too short: take 16 characters at least, for instance from openssl rand -hex 16")
         } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-            "the token of the pages has characters that no header can carry: take letters and digits"
+            Err("has characters that no header can carry: take letters and digits")
         } else {
-            return Ok(Self(token));
-        };
-        Err(Error::new(Kind::Usage, text))
+            Ok(Self(token))
+        }
     }
 
     /// The token itself, for a header and for nothing else.

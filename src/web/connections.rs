@@ -69,7 +69,11 @@ pub(super) async fn serve(listener: TcpListener, tls: Option<Tls>, router: Route
             None => tasks.spawn(connection(stream, router, one, stop)),
             Some(tls) => tasks.spawn(async move {
                 // A visitor who cannot agree on a cipher, or never begins, is no news either.
-                if let Ok(Ok(stream)) = tokio::time::timeout(HEAD_MAX, tls.0.accept(stream)).await {
+                let agreed = tokio::select! {
+                    agreed = tokio::time::timeout(HEAD_MAX, tls.0.accept(stream)) => agreed,
+                    () = one.gives_way.notified() => return,
+                };
+                if let Ok(Ok(stream)) = agreed {
                     connection(stream, router, one, stop).await;
                 }
             }),

@@ -55,9 +55,14 @@ pub(super) struct Points<'h> {
 }
 
 impl History {
+    /// Whether it is time for a point.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.at.is_none_or(|at| now.duration_since(at) >= POINT_EVERY)
+    }
+
     /// Takes a point, if it is time for one.
     pub(super) fn note(&mut self, lanes: &[LaneSnapshot], now: Instant) {
-        if self.at.is_some_and(|at| now.duration_since(at) < POINT_EVERY) {
+        if !self.is_due(now) {
             return;
         }
         self.at = Some(now);

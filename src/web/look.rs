@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::events::Events;
 use super::history::{History, Point};
+use super::ready::Ready;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::metrics;
@@ -36,6 +37,7 @@ pub struct Answer {
     /// Lanes, lookups, captures, memory.
     pub status: Snapshot,
     /// The leaderboards by name.
+    #[serde(deserialize_with = "boards_of")]
     pub boards: BTreeMap<String, Board>,
     /// The number of the newest points.
     pub point: u64,
@@ -52,36 +54,37 @@ struct Shared {
     boards: Boards,
     started: Instant,
     history: Mutex<History>,
-    answer: Mutex<Option<(Instant, Bytes)>>,
-    metrics: Mutex<Option<(Instant, Bytes)>>,
+    answer: Fresh<Bytes>,
+    metrics: Fresh<Bytes>,
+    ready: Fresh<Arc<Ready>>,
     events: Events,
 }
 
 impl WebState {
     /// Shows `status` and `boards`; the uptime counts from here.
     pub fn new(status: Status, boards: Boards) -> Self {
-        let (history, answer, metrics) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let events = Events::default();
-        Self(Arc::new(Shared { status, boards, started: Instant::now(), history, answer, metrics, events }))
+        let (history, events) = (Mutex::default(), Events::default());
+        let (answer, metrics, ready) = (Fresh::default(), Fresh::default(), Fresh::default());
+        Self(Arc::new(Shared { status, boards, started: Instant::now(), history, answer, metrics, ready, events }))
     }
 
     pub(super) fn events(&self) -> &Events {
         &self.0.events
     }
 
-    /// All figures as they are now.
-    pub(super) fn snapshot(&self) -> Snapshot {
-        self.0.status.snapshot()
+    /// Whether everything does what it is there for.
+    pub(super) fn ready(&self) -> Result<Arc<Ready>> {
+        self.0.ready.get(|| Ok(Arc::new(Ready::of(self.0.status.snapshot()))))
     }
 
     /// [`Answer`] as JSON. Those who ask at the same time wait for one look.
     pub(super) fn answer(&self) -> Result<Bytes> {
-        fresh(&self.0.answer, || self.look())
+        self.0.answer.get(|| self.look())
     }
 
     /// The metrics as Prometheus' text.
     pub(super) fn metrics(&self) -> Result<Bytes> {
-        fresh(&self.0.metrics, || metrics::text(&self.0.status).map(Bytes::from))
+        self.0.metrics.get(|| metrics::text(&self.0.status).map(Bytes::from))
     }
 
     /// The last minutes as JSON.
@@ -91,7 +94,10 @@ impl WebState {
 
     /// Takes a point of the history, if it is time for one.
     pub(super) fn note(&self) {
-        self.0.history.lock().note(&self.0.status.snapshot().lanes, Instant::now());
+        let (now, mut history) = (Instant::now(), self.0.history.lock());
+        if history.is_due(now) {
+            history.note(&self.0.status.snapshot().lanes, now);
+        }
     }
 
     fn look(&self) -> Result<Bytes> {
@@ -115,17 +121,50 @@ impl fmt::Debug for WebState {
     }
 }
 
-fn fresh(kept: &Mutex<Option<(Instant, Bytes)>>, look: impl FnOnce() -> Result<Bytes>) -> Result<Bytes> {
-    let mut kept = kept.lock();
-    if let Some((_, bytes)) = kept.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
-        return Ok(bytes.clone());
+/// Something that was looked at, and when.
+struct Fresh<T>(Mutex<Option<(Instant, T)>>);
+
+impl<T> Default for Fresh<T> {
+    fn default() -> Self {
+        Self(Mutex::new(None))
     }
-    let bytes = look()?;
-    *kept = Some((Instant::now(), bytes.clone()));
-    Ok(bytes)
+}
+
+impl<T: Clone> Fresh<T> {
+    /// What was looked at a moment ago, or what `look` finds now.
+    fn get(&self, look: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut kept = self.0.lock();
+        if let Some((_, found)) = kept.as_ref().filter(|(at, _)| at.elapsed() < FRESH) {
+            return Ok(found.clone());
+        }
+        let found = look()?;
+        *kept = Some((Instant::now(), found.clone()));
+        Ok(found)
+    }
+}
+
+/// A score that is no number, or beyond all of them, is null in JSON.
+fn boards_of<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<BTreeMap<String, Board>, D::Error> {
+    let read = BTreeMap::<String, Vec<(String, Option<f64>)>>::deserialize(from)?;
+    let score = |(member, score): (String, Option<f64>)| (member, score.unwrap_or(f64::NAN));
+    Ok(read.into_iter().map(|(name, members)| (name, members.into_iter().map(score).collect())).collect())
 }
 
 fn json(value: &impl Serialize) -> Result<Bytes> {
     let broken = |cause| Error::new(Kind::Bug, "the status could not be written as JSON").because(cause);
     serde_json::to_vec(value).map(Bytes::from).map_err(broken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_score_beyond_all_numbers_can_be_read_again() {
+        let members = vec![("a".to_string(), f64::INFINITY), ("b".to_string(), f64::NAN), ("c".to_string(), 1.5)];
+        let state = WebState::new(Status::default(), Arc::new(move || BTreeMap::from([("top".to_string(), members.clone())])));
+        let answer: Answer = serde_json::from_slice(&state.answer().unwrap()).unwrap();
+        let scores: Vec<f64> = answer.boards["top"].iter().map(|(_, score)| *score).collect();
+        assert!(scores[0].is_nan() && scores[1].is_nan() && scores[2] == 1.5, "{scores:?}");
+    }
 }

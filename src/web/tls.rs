@@ -23,7 +23,7 @@ impl Tls {
             .and_then(|config| config.with_no_client_auth().with_single_cert(chain, private));
         let config = config.map_err(|cause| {
             let text = format!("the key {} does not belong to the certificate {}", key.display(), certificate.display());
-            Error::new(Kind::Usage, text).because(cause)
+            Error::new(Kind::Sql, text).because(cause)
         })?;
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }

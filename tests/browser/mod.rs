@@ -148,6 +148,13 @@ async fn text_from_outside_is_text_and_arabic_is_read_from_right_to_left_also_on
     // Neither language lacks a word of the other.
     let words = "import('/app/words.js').then(({ALL}) => Object.keys(ALL.EN).join() === Object.keys(ALL.AR).join())";
     assert_eq!(browser.get(words), true);
+    // Lanes that have not said yet what they connect are no reason to complain.
+    let unwired =
+        "{name: 'x', source: '', source_kind: '', lookups: [], sink: '', sink_kind: '', topic: null, state: 'starting'}";
+    browser.get(&format!(
+        "import('/app/flow.js').then(({{showFlow}}) => showFlow([{unwired}], {{}}, document.createElement('div')))"
+    ));
+    browser.has_no_complaint();
     browser.picture("arabic");
     for (language, colours) in [("ar", "dark"), ("en", "light")] {
         browser.look_like(PHONE, colours);

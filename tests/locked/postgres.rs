@@ -107,8 +107,8 @@ async fn postgres_is_read_with_tls_and_a_password_or_a_certificate_and_what_is_w
     ] {
         let project = project(&url, "wrong").await;
         let (status, said) = Falaj::start(&mut project.command(&["run", "queries", "--no-web"])).end();
-        // A file that is not there is wrong use.
-        assert_eq!(status.code(), Some(if what == "no file" { 2 } else { 1 }), "{what}: {said}");
+        // A file that is not there is a mistake in SQL.
+        assert_eq!(status.code(), Some(if what == "no file" { 78 } else { 1 }), "{what}: {said}");
         let line =
             said.lines().find(|line| line.contains(expected)).unwrap_or_else(|| panic!("{what}: no '{expected}' in {said}"));
         println!("{what}: {line}");

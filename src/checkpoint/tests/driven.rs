@@ -8,8 +8,9 @@ use async_trait::async_trait;
 
 use super::super::CheckpointStore;
 use super::super::lane_log::LaneLog;
-use super::super::read::{self, Needs};
+use super::super::read;
 use super::super::record::Entry;
+use super::super::recover::{Needs, recover};
 use super::{LANE, LINEAGE, Place, claim, epochs, intent};
 use crate::error::{Kind, Result};
 
@@ -86,7 +87,7 @@ async fn a_lane_that_is_driven_is_read_though_its_records_are_purged_meanwhile()
         let (mut log, _) = claim(&store, Needs::LastEpoch).await.unwrap();
         epochs(&mut log, 1..=1).await;
         let driven = Driven { store, log: tokio::sync::Mutex::new((log, 1)), times: AtomicUsize::new(3) };
-        let found = read::recover(&driven, LINEAGE, LANE, Needs::LastEpoch).await.unwrap();
+        let found = recover(&driven, LINEAGE, LANE, Needs::LastEpoch).await.unwrap();
         assert_eq!(found.committed, driven.log.lock().await.1);
         driven.times.store(3, Ordering::Relaxed);
         let newest = read::newest(&driven, LINEAGE, LANE).await.unwrap().unwrap();

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::super::CheckpointStore;
 use super::super::fork::{self, Forked, Names};
 use super::super::lane_log::LaneLog;
-use super::super::read::{self, Needs, record_name};
+use super::super::read::record_name;
 use super::super::record::Entry;
+use super::super::recover::{Needs, Recovered};
 use super::super::verify;
 use super::{LANE, LINEAGE, Place, claim, epochs, intent, replace, snapshot};
 use crate::clock::Clock;
@@ -19,7 +20,7 @@ async fn forked(from: &Arc<dyn CheckpointStore>, to: &Arc<dyn CheckpointStore>) 
     fork::lane(from, LINEAGE, to.as_ref(), NEW, LANE, &Clock::held(0)).await
 }
 
-async fn claim_new(store: &Arc<dyn CheckpointStore>, needs: Needs) -> (LaneLog, read::Recovered) {
+async fn claim_new(store: &Arc<dyn CheckpointStore>, needs: Needs) -> (LaneLog, Recovered) {
     LaneLog::claim(Arc::clone(store), NEW, LANE, &Clock::held(0), needs, 0).await.unwrap()
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::super::CheckpointStore;
 use super::super::lane_log::LaneLog;
-use super::super::read::{self, Needs, record_name};
+use super::super::read::{self, record_name};
 use super::super::record::Entry;
+use super::super::recover::Needs;
 use super::{LANE, LINEAGE, Place, changed, claim, epochs, intent, remove, replace, snapshot};
 use crate::clock::Clock;
 use crate::error::{Error, Kind};

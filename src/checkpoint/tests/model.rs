@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::super::CheckpointStore;
 use super::super::lane_log::LaneLog;
-use super::super::read::Needs;
 use super::super::record::{Entry, Snapshot};
+use super::super::recover::Needs;
 use super::super::verify;
 use super::{LANE, LINEAGE, Place, claim, epochs, intent};
 use crate::error::Kind;

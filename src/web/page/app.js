@@ -48,7 +48,7 @@ function show() {
   say(byId("about"), word("about", { version: answer.version, time: duration(answer.uptime_ms) }));
   showSums(status, lanes, points);
   showBoards(boards, byId("boards"), now);
-  byId("flow").parentElement.hidden = lanes.length === 0;
+  byId("flow").parentElement.hidden = !lanes.some((lane) => lane.source);
   showFlow(status.lanes, points, byId("flow"));
   showLanes(lanes, history, POINTS_MAX, now, byId("lanes"));
   showTables(status, now, byId("tables"));

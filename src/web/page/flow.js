@@ -58,6 +58,11 @@ function places(lanes) {
 
 function draw(lanes, into) {
   const { nodes, edges } = places(lanes);
+  // Until the lanes have said what they connect there is nothing to draw.
+  if (nodes.length === 0) {
+    into.replaceChildren();
+    return;
+  }
   const columns = [];
   // Dead letters lie lowest, so that what leads to them passes below the lanes.
   const lowest = [...nodes].sort((a, b) => (a.kind === DEAD) - (b.kind === DEAD));

@@ -1,8 +1,12 @@
-//! How long things took in the last minute: what was slow an hour ago says nothing about now.
+//! How long things took: since the start, for those who watch from outside, and in the last minute, since what was slow an hour ago says
+//! nothing about now.
 
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use parking_lot::Mutex;
+
+use super::times::Distribution;
 
 /// The minute is made of so many parts; the oldest is forgotten whole.
 const PARTS: usize = 6;
@@ -10,9 +14,44 @@ const PART: Duration = Duration::from_secs(10);
 /// An hour, µs: what took longer counts as so much.
 const LONGEST_US: u64 = 3_600_000_000;
 
+/// The latencies of one lane.
+#[derive(Debug, Default)]
+pub(super) struct Latency(Mutex<Both>);
+
+#[derive(Debug)]
+struct Both {
+    // Up to an hour at two digits: p99 is right to 1 %, in some 30 KiB. `None` only if the library refuses its own settings.
+    all: Option<Histogram<u64>>,
+    recent: Recent,
+}
+
+impl Default for Both {
+    fn default() -> Self {
+        Self { all: Histogram::new_with_max(LONGEST_US, 2).ok(), recent: Recent::default() }
+    }
+}
+
+impl Latency {
+    pub(super) fn record(&self, took_us: u64) {
+        let mut both = self.0.lock();
+        both.recent.record(took_us, Instant::now());
+        both.all.iter_mut().for_each(|all| all.saturating_record(took_us.max(1)));
+    }
+
+    /// Since the start, counted up to each of `bounds_us`.
+    pub(super) fn distribution(&self, bounds_us: &[u64]) -> Distribution {
+        self.0.lock().all.as_ref().map(|all| Distribution::of(all, bounds_us)).unwrap_or_default()
+    }
+
+    /// Of the last minute.
+    pub(super) fn quantiles(&self) -> Quantiles {
+        self.0.lock().recent.quantiles(Instant::now())
+    }
+}
+
 /// Times of the last minute, in some 80 KiB at two digits.
 #[derive(Debug)]
-pub(super) struct Recent {
+struct Recent {
     began: Instant,
     parts: [Part; PARTS],
 }
@@ -40,7 +79,7 @@ impl Default for Recent {
 }
 
 impl Recent {
-    pub(super) fn record(&mut self, took_us: u64, now: Instant) {
+    fn record(&mut self, took_us: u64, now: Instant) {
         let number = self.number(now);
         let part = &mut self.parts[number as usize % PARTS];
         if part.number != number {
@@ -53,7 +92,7 @@ impl Recent {
         part.times.iter_mut().for_each(|times| times.saturating_record(took_us.max(1)));
     }
 
-    pub(super) fn quantiles(&self, now: Instant) -> Quantiles {
+    fn quantiles(&self, now: Instant) -> Quantiles {
         let number = self.number(now);
         let is_recent = |part: &&Part| part.number + (PARTS as u64) > number;
         let mut recent = self.parts.iter().filter(is_recent).filter_map(|part| part.times.as_ref());
