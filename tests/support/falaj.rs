@@ -66,6 +66,11 @@ impl Falaj {
         line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10
     }
 
+    /// How many files and sockets it has open. While it runs.
+    pub(crate) fn open_files(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
     /// Asks it to stop, as an operator would.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
