@@ -93,9 +93,11 @@ function draw(lanes, into) {
 
 function edge(from, to, mirrored) {
   const [start, end] = mirrored ? [from.x, to.x + WIDTH] : [from.x + WIDTH, to.x];
-  const bend = (end - start) / 2;
+  // It bends before the next column, and passes below whatever stands there.
+  const across = mirrored ? -ACROSS : ACROSS;
   const [y1, y2] = [from.y + HEIGHT / 2, to.y + HEIGHT / 2];
-  return svg("path", { d: `M${start} ${y1}C${start + bend} ${y1} ${end - bend} ${y2} ${end} ${y2}`, class: "edge" });
+  const bent = `C${start + across / 2} ${y1} ${start + across / 2} ${y2} ${start + across} ${y2}`;
+  return svg("path", { d: `M${start} ${y1}${bent}H${end}`, class: "edge" });
 }
 
 function box(node) {
