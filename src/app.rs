@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::checkpoint::CheckpointStore;
 use crate::checkpoint::lane_log::LaneLog;
 use crate::checkpoint::local::LocalStore;
+use crate::checkpoint::s3::S3Store;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::lane::keep::{self, KeepParts};
@@ -32,6 +33,7 @@ use crate::memory::{Memory, Share, Use};
 use crate::query::plan::{LanePlan, plan_lane};
 use crate::query::project::Project;
 use crate::query::tables::Role;
+use crate::s3::{self, Bucket};
 use crate::secrets::Secrets;
 use crate::sink::kafka::written_otherwise;
 use crate::sink::memory::{Boards, MemoryTables};
@@ -107,9 +109,21 @@ pub struct Run {
     pub reload: watch::Sender<bool>,
 }
 
-/// The checkpoint in a folder, which is made when something is first written.
-pub fn local_checkpoint(folder: &Path) -> Arc<dyn CheckpointStore> {
-    Arc::new(LocalStore::new(folder))
+/// Whether a checkpoint's place is a bucket's and not a folder.
+pub fn is_in_bucket(place: &str) -> bool {
+    place.contains("://")
+}
+
+/// The checkpoint in a folder, which is made when something is first written, or at `s3://bucket/folder`. Touches nothing.
+pub fn checkpoint_at(place: &str) -> Result<Arc<dyn CheckpointStore>> {
+    let wrong = |text| Error::new(Kind::Sql, format!("the checkpoint {text}"));
+    if !is_in_bucket(place) {
+        return Ok(Arc::new(LocalStore::new(place)));
+    }
+    if !place.starts_with(s3::SCHEME) {
+        return Err(wrong(format!("'{place}' is neither a folder nor 's3://bucket/folder'")));
+    }
+    Ok(Arc::new(S3Store::new(Bucket::new(place, &[], None).map_err(wrong)?)))
 }
 
 /// Checks every table and plans every lane, without a network. What is not set is an error where `secrets` are needed.
@@ -189,7 +203,7 @@ pub async fn run(project: &Project, run: Run) -> Result<()> {
         plans.retain(|plan| plan.source.stored_as != "POSTGRES");
     }
     let store: Arc<dyn CheckpointStore> = match &run.world {
-        World::Real => local_checkpoint(Path::new(&project.settings().checkpoint)),
+        World::Real => checkpoint_at(&project.settings().checkpoint)?,
         World::Inside(inside) => Arc::clone(&inside.store),
     };
     let lineage = LaneLog::lineage(store.as_ref()).await?;

@@ -81,6 +81,7 @@ pub mod position;
 pub(crate) mod postgres;
 pub mod query;
 pub mod registry;
+pub mod s3;
 pub mod secrets;
 pub mod settings;
 pub mod sink;

@@ -1,6 +1,7 @@
 //! The process's own settings, set in SQL: `SET falaj.checkpoint = 'data/run/checkpoint'`.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use datafusion::common::config::{ConfigExtension, ConfigField, Visit};
 use datafusion::common::extensions_options;
@@ -12,7 +13,7 @@ use crate::table::parse_bytes;
 extensions_options! {
     /// The settings of the process; `falaj` in front of each name.
     pub struct Settings {
-        /// The folder that holds the checkpoint of every lane.
+        /// The folder that holds the checkpoint of every lane, or 's3://bucket/folder'.
         pub checkpoint: String, default = "data/run/checkpoint".to_string()
         /// The folder for HTTP bodies that are durable before they are sent.
         pub outbox: String, default = "data/run/outbox".to_string()
@@ -41,6 +42,14 @@ extensions_options! {
         pub snapshot_records: usize, default = 500_000
         /// How many old checkpoint records of each lane stay, for a person who wants to see what happened.
         pub records_kept: u64, default = 16
+    }
+}
+
+impl Settings {
+    /// The folder for changes that wait on disk: in the checkpoint's, if that is one.
+    pub fn spool(&self) -> PathBuf {
+        let is_folder = !self.checkpoint.contains("://");
+        Path::new(if is_folder { self.checkpoint.as_str() } else { "data/run" }).join("spool")
     }
 }
 

@@ -47,6 +47,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("tls", Words),
     ("kafka", Client),
     ("postgres", Client),
+    ("s3", Client),
     ("source", Port),
     ("source::kafka", Adapter),
     ("source::memory", StandIn),
@@ -87,6 +88,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("checkpoint::recover", Core),
     ("checkpoint::verify", Core),
     ("checkpoint::local", Adapter),
+    ("checkpoint::s3", Adapter),
     ("checkpoint::memory", StandIn),
     ("sink", Port),
     ("sink::cells", Core),
@@ -117,7 +119,7 @@ const MAY: &[(Layer, &[Layer])] = &[
     (StandIn, &[Words]),
     (Lane, &[Words, Port, Core, Lane]),
     (Web, &[Words]),
-    (App, &[Words, Port, Core, Adapter, StandIn, Lane]),
+    (App, &[Words, Port, Core, Adapter, Client, StandIn, Lane]),
     (Tool, &[Words, Port, Core, StandIn, Web, App, Tool]),
     (Cli, &[Words, Tool]),
 ];
@@ -130,7 +132,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_postgres", &["postgres", "lookup::postgres", "source::postgres", "tool::generate"]),
     ("pgwire_replication", &["postgres", "lookup::postgres", "source::postgres"]),
     ("parquet", &["sink::files"]),
-    ("object_store", &["sink::files"]),
+    ("object_store", &["s3", "checkpoint::s3", "sink::files"]),
     ("prometheus_client", &["metrics"]),
     ("axum", &["web", "tool::receive"]),
     ("ratatui", &["tool::board"]),
@@ -157,6 +159,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "checkpoint::local",
             "dead::folder",
             "registry::http",
+            "s3",
             "sink::files",
             "sink::http",
             "source::postgres",
@@ -168,7 +171,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio::fs", &["checkpoint::local", "dead::folder", "sink::files", "sink::http", "tool"]),
     ("std::net", &["web", "tool"]),
     ("tokio::net", &["web", "tool"]),
-    ("std::env", &["secrets", "failpoint"]),
+    ("std::env", &["secrets", "failpoint", "s3"]),
 ];
 
 const LINES_MAX: usize = 500;
@@ -332,7 +335,8 @@ fn allowed(from: &str, layer: Layer, to: &str, target: Layer) -> bool {
     // Dead letters are fenced by the same writer as a sink.
     let writer = adapter && below(from, "dead") && to == "sink";
     // The room of a system is for its own adapters.
-    let client = target == Client && layer == Adapter && from.ends_with(&format!("::{to}"));
+    let client =
+        target == Client && layer == Adapter && (from.ends_with(&format!("::{to}")) || (from, to) == ("sink::files", "s3"));
     // A source's options name the type of its schemas, and a sink registers the schema of what it writes.
     let schemas = adapter && to == "registry";
     may || own_port || own_core || writer || client || schemas

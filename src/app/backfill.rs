@@ -1,7 +1,7 @@
 //! `falaj backfill`: reads history again with the SQL as it is, beside the lanes of another process, into results of its own, and
 //! hands each of them over to its lane when it is whole.
 //!
-//! A backfill is a run with a checkpoint of its own, in the folder `falaj.backfill` of the checkpoint, under a lineage that is later than
+//! A backfill is a run with a checkpoint of its own, in `falaj.backfill` of the checkpoint, under a lineage that is later than
 //! the lanes'. Killed and started again it goes on. One is under way at a time. What becomes of a lane's result meanwhile is its
 //! [`Way`]; how it takes the place of the old one is in [`crate::checkpoint::handover`]. One that does not reach from the earliest to
 //! the latest record takes no place: it stays where it was made.
@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::lane::BackfillLane;
-pub use self::plan::{Asked, Bound, Plan, Planned, PlannedLane, Way, folder, plan};
+pub use self::plan::{Asked, Bound, Plan, Planned, PlannedLane, Way, plan, put_away};
 use self::plan::{Stores, files_of, outbox, writer};
 use super::sources::OpenSource;
 use super::{Run, all_ended, lookups};
@@ -51,6 +51,7 @@ pub async fn run(project: &Project, run: Run, planned: &Planned) -> Result<bool>
         stores.begin(&planned.plan).await?;
     }
     let plan = &planned.plan;
+    stores.clear_away_older(plan).await?;
     let own = Lineage { lineage: plan.lineage.clone(), forked_from: Some(stores.lineage.clone()) };
     stores.own.create(LINEAGE, own.encode()?).await?;
     run.status.set_memory(run.memory.clone());

@@ -1,6 +1,5 @@
 //! A source of any kind, opened, and what makes its decoders.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -149,7 +148,7 @@ pub(super) struct Captured {
 impl Captured {
     /// One for each slot. `tables` are those that lanes read, each with the lanes that read it.
     pub(super) fn new(tables: Vec<(TableDef, Vec<String>)>, settings: &Settings, run: &Run) -> Result<Self> {
-        let folder = &Path::new(&settings.checkpoint).join("spool");
+        let folder = &settings.spool();
         let mut slots: Vec<Vec<(PostgresOptions, Vec<String>)>> = Vec::new();
         for (def, lanes) in tables {
             let options = PostgresOptions::from_table(&def)?;

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future::try_join_all;
+
 use super::CheckpointStore;
 use super::read::{self, Lineage, record_name};
 use super::record::{Entry, Handover, Record, Snapshot, StateFile, Step, VERSION, hash_hex};
@@ -18,7 +20,10 @@ const PURGE_RECORDS: u64 = 64;
 /// find the number of its next record free again.
 const CLAIMS_KEPT: usize = 1024;
 /// How often a claim is tried against a process that is at work: it writes a record in a few milliseconds at best.
-const CLAIM_TRIES: usize = 100;
+const CLAIM_TRIES: usize = 300;
+/// How often the end of such a process's log is looked at for its next record, and how many records each look asks for at once.
+const END_LOOKS: usize = 16;
+const LOOK_AHEAD: usize = 3;
 /// How soon a process whose lanes are idle sees that another one has claimed them: it would wait for ever to be refused a record.
 const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -162,27 +167,53 @@ impl LaneLog {
         Err(self.fenced())
     }
 
-    /// Moves behind the last record, and gives its incarnation. Its number is found by steps that double while they hit a record (galloping search: Bentley and
-    /// Yao, 1976), since who reads every record of a process that writes as fast may never meet its last one.
+    /// Moves behind the last record, and gives its incarnation. Its number is found by steps that double while they hit a record
+    /// (galloping search: Bentley and Yao, 1976), since who reads every record of a process that writes as fast may never meet its last
+    /// one. Then its next record is waited for: a claim that is sent as soon as that is seen comes first if the lane takes a moment
+    /// before the one after it, and one sent at any other time comes too late where a look takes as long as a record.
     async fn go_to_end(&mut self, lineage: &str) -> Result<u64> {
         let mut step = 1;
-        loop {
-            let there = self.store.read(&record_name(&self.writer.lane, self.next + step - 1)).await?.is_some();
-            match (there, step) {
-                (true, _) => (self.next, step) = (self.next + step, step * 2),
-                (false, 1) => break,
-                (false, _) => step /= 2,
+        while self.is_there(self.next + step - 1).await? {
+            (self.next, step) = (self.next + step, step * 2);
+        }
+        while step > 1 {
+            step /= 2;
+            self.next += if self.is_there(self.next + step - 1).await? { step } else { 0 };
+        }
+        let mut newest = None;
+        for look in 0..END_LOOKS {
+            let (seen, last) = self.look_ahead().await?;
+            self.next += seen as u64;
+            newest = last.or(newest);
+            if look > 0 && (1..LOOK_AHEAD).contains(&seen) {
+                break;
             }
         }
         // After a claim nobody writes under an older one, so the last record has the greatest incarnation.
         let Writer { lineage: own, lane, incarnation } = &mut self.writer;
-        let last = read::record(self.store.as_ref(), lineage, lane, self.next - 1).await?;
+        let (store, number) = (self.store.as_ref(), self.next - 1);
+        let last = match newest {
+            Some(bytes) => read::record_of(store, lineage, lane, number, &bytes).await?,
+            None => read::record(store, lineage, lane, number).await?,
+        };
         if let Some(handover) = last.handover().filter(|handover| handover.is_open()) {
             return Err(is_handed_over(lane, handover));
         }
         *incarnation = (*incarnation).max(last.incarnation + 1);
         *own = last.lineage;
         Ok(last.incarnation)
+    }
+
+    async fn is_there(&self, number: u64) -> Result<bool> {
+        Ok(self.store.read(&record_name(&self.writer.lane, number)).await?.is_some())
+    }
+
+    /// How many of the next records are there, and the bytes of the last of them.
+    async fn look_ahead(&self) -> Result<(usize, Option<Vec<u8>>)> {
+        let names: Vec<String> = (self.next..).take(LOOK_AHEAD).map(|number| record_name(&self.writer.lane, number)).collect();
+        let found = try_join_all(names.iter().map(|name| self.store.read(name))).await?;
+        let there: Vec<Vec<u8>> = found.into_iter().map_while(|bytes| bytes).collect();
+        Ok((there.len(), there.into_iter().last()))
     }
 
     /// Who writes: the lineage, the lane and this claim.

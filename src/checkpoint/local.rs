@@ -18,8 +18,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::CheckpointStore;
 use super::fork::Names;
+use super::{CheckpointStore, Stored};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 
@@ -74,6 +74,11 @@ impl CheckpointStore for LocalStore {
     async fn list(&self, folder: &str) -> Result<Vec<String>> {
         let path = self.0.folder.join(folder);
         self.blocking(move |_| list(&path).map_err(|cause| failed("read", &path, cause))).await
+    }
+
+    async fn look(&self, folder: &str) -> Result<Vec<Stored>> {
+        let path = self.0.folder.join(folder);
+        self.blocking(move |_| look(&path).map_err(|cause| failed("read", &path, cause))).await
     }
 
     async fn remove(&self, names: Vec<String>) -> Result<()> {
@@ -210,6 +215,18 @@ fn list(folder: &Path) -> io::Result<Vec<String>> {
     }
     names.sort();
     Ok(names)
+}
+
+fn look(folder: &Path) -> io::Result<Vec<Stored>> {
+    let mut found = Vec::new();
+    for name in list(folder)? {
+        // It may have been removed by now.
+        let Ok(file) = fs::metadata(folder.join(&name)) else { continue };
+        if file.is_file() {
+            found.push(Stored { name, size_bytes: file.len(), created: file.modified().ok() });
+        }
+    }
+    Ok(found)
 }
 
 fn moved(folder: &Path) -> Error {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 
-use super::CheckpointStore;
+use super::{CheckpointStore, Stored};
 use crate::error::Result;
 
 /// Names and bytes in a map.
@@ -36,6 +36,14 @@ impl CheckpointStore for MemoryStore {
         names.sort();
         names.dedup();
         Ok(names)
+    }
+
+    async fn look(&self, folder: &str) -> Result<Vec<Stored>> {
+        let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let files = self.0.lock();
+        let inside = files.iter().filter_map(|(name, bytes)| Some((name.strip_prefix(&prefix)?, bytes.len() as u64)));
+        let inside = inside.filter(|(name, _)| !name.contains('/'));
+        Ok(inside.map(|(name, size_bytes)| Stored { name: name.to_string(), size_bytes, created: None }).collect())
     }
 
     async fn remove(&self, names: Vec<String>) -> Result<()> {

@@ -91,7 +91,19 @@ pub async fn record(store: &dyn CheckpointStore, lineage: &str, lane: &str, numb
     let name = record_name(lane, number);
     let bytes = store.read(&name).await?;
     let bytes = bytes.ok_or_else(|| Error::new(Kind::Corrupt, format!("the checkpoint record {name} is missing; {ADVICE}")))?;
-    let record = Record::decode_of_any(&bytes, &name, lane, number)?;
+    record_of(store, lineage, lane, number, &bytes).await
+}
+
+/// The record of these bytes, checked.
+pub(super) async fn record_of(
+    store: &dyn CheckpointStore,
+    lineage: &str,
+    lane: &str,
+    number: u64,
+    bytes: &[u8],
+) -> Result<Record> {
+    let name = record_name(lane, number);
+    let record = Record::decode_of_any(bytes, &name, lane, number)?;
     let is_ours = record.lineage == lineage || was_handed_over(store, lane, &record.lineage).await?;
     if is_ours { Ok(record) } else { Err(foreign(&name)) }
 }

@@ -1,6 +1,6 @@
 //! `falaj backfill`: history read again with the SQL as it is.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
 use clap::Args;
@@ -103,7 +103,7 @@ pub async fn run(args: BackfillArgs, stop: watch::Receiver<bool>) -> Result<()> 
         println!("stopped; the same command goes on");
         return Ok(());
     }
-    put_away(&backfill::folder(&project))?;
+    backfill::put_away(&project).await?;
     for (lane, of) in &planned.plan.lanes {
         println!("{lane}: {}", ended(&planned, lane, of.way));
     }
@@ -112,7 +112,7 @@ pub async fn run(args: BackfillArgs, stop: watch::Receiver<bool>) -> Result<()> 
 
 async fn cancel(project: &Project) -> Result<()> {
     let (went_on, handed_over) = backfill::cancel(project).await?;
-    put_away(&backfill::folder(project))?;
+    backfill::put_away(project).await?;
     for lane in went_on {
         println!("{lane}: goes on as it was");
     }
@@ -181,19 +181,6 @@ fn ended(planned: &Planned, lane: &str, way: Way) -> String {
         _ if planned.plan.asked.hands_over() => "the new result is in the place of the old one".to_string(),
         _ => "all rows were sent".to_string(),
     }
-}
-
-/// Deletes the checkpoint of a backfill that is over. Another name first: half of it must not be taken for one that is under way.
-fn put_away(folder: &Path) -> Result<()> {
-    let failed = |cause| Error::new(Kind::Denied, format!("{} cannot be deleted", folder.display())).because(cause);
-    if !folder.exists() {
-        return Ok(());
-    }
-    let over = folder.with_extension("over");
-    if over.exists() {
-        std::fs::remove_dir_all(&over).map_err(failed)?;
-    }
-    std::fs::rename(folder, &over).and_then(|()| std::fs::remove_dir_all(&over)).map_err(failed)
 }
 
 #[cfg(test)]

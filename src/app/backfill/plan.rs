@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use crate::app::sinks::{SinkKind, emit_of};
-use crate::app::{check, local_checkpoint};
+use crate::app::{check, checkpoint_at};
 use crate::checkpoint::CheckpointStore;
 use crate::checkpoint::fork::lineage_after;
 use crate::checkpoint::handover::stands;
 use crate::checkpoint::lane_log::LaneLog;
-use crate::checkpoint::read;
+use crate::checkpoint::read::{self, LINEAGE};
 use crate::error::{Error, Kind, Result};
 use crate::lane::Emit;
 use crate::position::Positions;
@@ -124,9 +124,24 @@ pub(super) struct Stores {
     pub(super) own: Arc<dyn CheckpointStore>,
 }
 
-/// The folder of the backfill's own checkpoint.
-pub fn folder(project: &Project) -> PathBuf {
-    Path::new(&project.settings().checkpoint).join(FOLDER)
+/// Where the backfill's own checkpoint is.
+fn place(project: &Project) -> String {
+    format!("{}/{FOLDER}", project.settings().checkpoint.trim_end_matches('/'))
+}
+
+/// Deletes the checkpoint of a backfill that is over. The plan goes first: without it nothing is under way.
+pub async fn put_away(project: &Project) -> Result<()> {
+    let own = checkpoint_at(&place(project))?;
+    own.remove(vec![PLAN.to_string()]).await?;
+    clear(own.as_ref()).await
+}
+
+/// Deletes all but the plan, the lineage last.
+async fn clear(own: &dyn CheckpointStore) -> Result<()> {
+    for folder in own.list("").await?.into_iter().filter(|name| name != PLAN && name != LINEAGE) {
+        own.remove(own.list(&folder).await?.into_iter().map(|name| format!("{folder}/{name}")).collect()).await?;
+    }
+    own.remove(vec![LINEAGE.to_string()]).await
 }
 
 /// The outbox of a backfill: the lanes clear away what is not theirs in their own.
@@ -136,16 +151,24 @@ pub(super) fn outbox(project: &Project) -> String {
 
 impl Stores {
     pub(super) async fn open(project: &Project) -> Result<Self> {
-        let live = local_checkpoint(Path::new(&project.settings().checkpoint));
+        let live = checkpoint_at(&project.settings().checkpoint)?;
         let lineage = LaneLog::lineage(live.as_ref()).await?;
-        Ok(Self { live, lineage, own: local_checkpoint(&folder(project)) })
+        Ok(Self { live, lineage, own: checkpoint_at(&place(project))? })
     }
 
     /// The same without writing anything: where there is no checkpoint its lineage is empty.
     async fn look(project: &Project) -> Result<Self> {
-        let live = local_checkpoint(Path::new(&project.settings().checkpoint));
+        let live = checkpoint_at(&project.settings().checkpoint)?;
         let lineage = read::lineage(live.as_ref()).await?.map(|there| there.lineage).unwrap_or_default();
-        Ok(Self { live, lineage, own: local_checkpoint(&folder(project)) })
+        Ok(Self { live, lineage, own: checkpoint_at(&place(project))? })
+    }
+
+    /// Deletes what a backfill has left whose end was cut off when its plan was gone already.
+    pub(super) async fn clear_away_older(&self, plan: &Plan) -> Result<()> {
+        match read::lineage(self.own.as_ref()).await? {
+            Some(there) if there.lineage != plan.lineage => clear(self.own.as_ref()).await,
+            _ => Ok(()),
+        }
     }
 
     /// The plan that was begun and has not ended.

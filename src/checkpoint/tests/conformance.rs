@@ -64,7 +64,7 @@ fn of_many_handles_that_create_one_name_exactly_one_wins() {
         let run = |who: u8| {
             let store = place.open();
             move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                 let create = |name: u32| {
                     let name = format!("lane/{name:05}");
                     runtime.block_on(store.create(&name, vec![who; 700])).unwrap()
@@ -80,7 +80,7 @@ fn of_many_handles_that_create_one_name_exactly_one_wins() {
         let mut all: Vec<u32> = won.concat();
         all.sort_unstable();
         assert_eq!(all, (0..200).collect::<Vec<_>>(), "{}: each name once", place.kind);
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let store = place.open();
         for (who, names) in won.iter().enumerate() {
             for name in names {

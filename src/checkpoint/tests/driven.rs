@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::super::CheckpointStore;
 use super::super::lane_log::LaneLog;
 use super::super::read;
 use super::super::record::Entry;
 use super::super::recover::{Needs, recover};
+use super::super::{CheckpointStore, Stored};
 use super::{LANE, LINEAGE, Place, claim, epochs, intent};
 use crate::error::{Kind, Result};
 
@@ -21,14 +21,15 @@ const EPOCHS_MAX: u64 = 20_000;
 async fn a_claim_wins_against_a_process_that_is_at_work() {
     for place in Place::all() {
         let (mut log, _) = claim(&place.open(), Needs::State).await.unwrap();
+        let pause = Duration::from_millis(if place.kind == "s3" { 5 } else { 1 });
         let work = tokio::spawn(async move {
             // Not for ever: it would outlive a claim that fails, and fill the memory.
             for epoch in 1..EPOCHS_MAX {
                 if let Err(error) = log.append(vec![Entry::Intent(intent(epoch))]).await {
                     return (epoch - 1, error);
                 }
-                // As long as a disk takes for an fsync: who writes to memory without a pause leaves no room between two records.
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                // As a lane does, which applies what it has written: who writes without a pause leaves no room between two records.
+                tokio::time::sleep(pause).await;
             }
             panic!("nobody claimed the lane");
         });
@@ -75,6 +76,10 @@ impl CheckpointStore for Driven {
         Ok(names)
     }
 
+    async fn look(&self, folder: &str) -> Result<Vec<Stored>> {
+        self.store.look(folder).await
+    }
+
     async fn remove(&self, names: Vec<String>) -> Result<()> {
         self.store.remove(names).await
     }
@@ -82,7 +87,8 @@ impl CheckpointStore for Driven {
 
 #[tokio::test]
 async fn a_lane_that_is_driven_is_read_though_its_records_are_purged_meanwhile() {
-    for place in Place::all() {
+    // Thousands of records are written, and S3 would make no difference but in time.
+    for place in [Place::of("local"), Place::of("memory")] {
         let store = place.open();
         let (mut log, _) = claim(&store, Needs::LastEpoch).await.unwrap();
         epochs(&mut log, 1..=1).await;

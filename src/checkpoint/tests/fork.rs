@@ -92,7 +92,7 @@ async fn a_fork_does_without_a_torn_snapshot_and_refuses_what_cannot_go_on() {
         assert_eq!((found.snapshots.len(), found.intents_after(100).unwrap().len()), (1, 52));
 
         replace(&store, &format!("{LANE}/state-00000000000000000100-2-panes.arrow"), |_| b"torn".to_vec()).await;
-        let [_, third] = Place::all();
+        let third = Place::of(place.kind);
         let error = forked(&store, &third.open()).await.unwrap_err();
         assert_eq!(error.kind(), Kind::Corrupt);
         assert!(error.to_string().contains("does not hold the intent of epoch 1"), "{error}");

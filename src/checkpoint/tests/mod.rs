@@ -6,6 +6,7 @@ mod fork;
 mod handover;
 mod log;
 mod model;
+mod server;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use super::memory::MemoryStore;
 use super::read::record_name;
 use super::record::{Entry, Intent, Record, Snapshot};
 use super::recover::{Needs, Recovered};
+use super::s3::S3Store;
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::position::{Positions, Span};
@@ -24,7 +26,8 @@ use crate::position::{Positions, Span};
 const LINEAGE: &str = "0198f000-0000-7000-8000-000000000000";
 const LANE: &str = "board";
 
-/// One place of each kind. Handles of a place share nothing but the place, as those of processes do.
+/// One place of each kind. Handles of a place share nothing but the place, as those of processes do. S3 is there where a Python with
+/// `moto` is named by `FALAJ_PYTHON`, as scripts/test does.
 struct Place {
     kind: &'static str,
     folder: tempfile::TempDir,
@@ -32,13 +35,21 @@ struct Place {
 }
 
 impl Place {
-    fn all() -> [Self; 2] {
-        ["local", "memory"].map(|kind| Self { kind, folder: tempfile::tempdir().unwrap(), memory: MemoryStore::default() })
+    fn all() -> Vec<Self> {
+        let s3 = server::endpoint().map(|_| "s3");
+        let kinds = ["local", "memory"].into_iter().chain(s3);
+        kinds.map(|kind| Self { kind, folder: tempfile::tempdir().unwrap(), memory: MemoryStore::default() }).collect()
+    }
+
+    fn of(kind: &str) -> Self {
+        Self::all().into_iter().find(|place| place.kind == kind).unwrap()
     }
 
     fn open(&self) -> Arc<dyn CheckpointStore> {
         match self.kind {
             "local" => Arc::new(LocalStore::new(self.folder.path().join("checkpoint"))),
+            // The folder's name is nobody else's.
+            "s3" => Arc::new(S3Store::new(server::bucket(&self.folder.path().file_name().unwrap().to_string_lossy()))),
             _ => Arc::new(self.memory.clone()),
         }
     }

@@ -5,6 +5,9 @@
 //! | before the first rename | the old checkpoint | it counts; the next fork clears away what was made |
 //! | between the renames | no checkpoint | `falaj run` refuses to begin; the next fork does the second rename |
 //! | after the second | the new checkpoint | nothing |
+//!
+//! A bucket knows no renames: there the new one stays beside the old one, whose lanes are claimed and so stand still, and it is for the
+//! setting to name it.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -28,9 +31,24 @@ At the next start every sink takes this for a new history:
   Kafka     the rows after these positions are appended, a second time where the topic has them; dead letters likewise
 ";
 
-/// Forks the checkpoint in `folder`, or finishes a fork of it that was broken off.
-pub(super) async fn run(folder: &Path) -> Result<()> {
-    let place = real(folder);
+/// Forks the checkpoint at `place`, or finishes a fork of it that was broken off.
+pub(super) async fn run(place: &str) -> Result<()> {
+    if app::is_in_bucket(place) { in_bucket(place).await } else { in_folder(place).await }
+}
+
+async fn in_bucket(place: &str) -> Result<()> {
+    let old = Checkpoint::open(place).await?;
+    let lineage = fork::lineage_after(&old.lineage.lineage)?;
+    let made = format!("{}-{lineage}", place.trim_end_matches('/'));
+    let forked = make(&old, &made, &lineage).await?;
+    println!("lineage {lineage} goes on from {}", old.lineage.lineage);
+    println!("it is in {made}; let the settings name it:  SET falaj.checkpoint = '{made}';");
+    say(&forked);
+    Ok(())
+}
+
+async fn in_folder(folder: &str) -> Result<()> {
+    let place = real(Path::new(folder));
     if !place.exists() {
         let Some(names) = Names::between_renames(&place, &beside(&place)) else { return Err(absent(folder)) };
         rename(&names.made, &place)?;
@@ -38,13 +56,13 @@ pub(super) async fn run(folder: &Path) -> Result<()> {
         print!("{SINKS}");
         return Ok(());
     }
-    let old = Checkpoint::open(place.clone()).await?;
+    let old = Checkpoint::open(&place.to_string_lossy()).await?;
     for (_, names) in Names::unfinished(&place, &beside(&place)) {
         fs::remove_dir_all(&names.made).map_err(|cause| failed(&names.made, "cannot be cleared away", cause))?;
     }
     let lineage = fork::lineage_after(&old.lineage.lineage)?;
     let names = Names::of(&place, &lineage);
-    let forked = match make(&old, &names, &lineage).await {
+    let forked = match make(&old, &names.made.to_string_lossy(), &lineage).await {
         Ok(forked) => forked,
         Err(error) => {
             let _ = fs::remove_dir_all(&names.made);
@@ -58,7 +76,13 @@ pub(super) async fn run(folder: &Path) -> Result<()> {
     }
     println!("lineage {lineage} goes on from {}", old.lineage.lineage);
     println!("the checkpoint as it was is in {}", names.kept.display());
-    for (lane, forked) in &forked {
+    say(&forked);
+    Ok(())
+}
+
+/// From where each lane goes on, and what the sinks do then.
+fn say(forked: &[(String, Forked)]) {
+    for (lane, forked) in forked {
         let from = match forked.epoch {
             0 => "begins, since it has committed nothing yet".to_string(),
             epoch => format!("after epoch {epoch}, at {}", positions(&forked.positions)),
@@ -66,12 +90,11 @@ pub(super) async fn run(folder: &Path) -> Result<()> {
         println!("  {lane}: {from}{}", dropped(forked));
     }
     print!("{SINKS}");
-    Ok(())
 }
 
-/// Makes the new checkpoint. Its lineage comes last.
-async fn make(old: &Checkpoint, names: &Names, lineage: &str) -> Result<Vec<(String, Forked)>> {
-    let (to, clock) = (app::local_checkpoint(&names.made), Clock::system());
+/// Makes the new checkpoint at `made`. Its lineage comes last.
+async fn make(old: &Checkpoint, made: &str, lineage: &str) -> Result<Vec<(String, Forked)>> {
+    let (to, clock) = (app::checkpoint_at(made)?, Clock::system());
     let mut lanes = Vec::new();
     for lane in &old.lanes {
         let forked = fork::lane(&old.store, &old.lineage.lineage, to.as_ref(), lineage, lane, &clock).await?;
@@ -79,7 +102,7 @@ async fn make(old: &Checkpoint, names: &Names, lineage: &str) -> Result<Vec<(Str
     }
     let new = Lineage { lineage: lineage.to_string(), forked_from: Some(old.lineage.lineage.clone()) };
     if !to.create(read::LINEAGE, new.encode()?).await? {
-        return Err(Error::new(Kind::Fenced, format!("{} is being made by another process", names.made.display())));
+        return Err(Error::new(Kind::Fenced, format!("{made} is being made by another process")));
     }
     Ok(lanes)
 }

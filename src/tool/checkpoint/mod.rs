@@ -41,9 +41,9 @@ struct PlaceArgs {
     /// The folder of SQL files, whose settings name the checkpoint
     #[arg(value_name = "DIR", default_value = "queries", conflicts_with = "checkpoint")]
     folder: PathBuf,
-    /// The checkpoint's folder
-    #[arg(long, value_name = "PATH")]
-    checkpoint: Option<PathBuf>,
+    /// The checkpoint's folder, or s3://BUCKET/FOLDER
+    #[arg(long, value_name = "PLACE")]
+    checkpoint: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -54,9 +54,9 @@ struct ShowArgs {
     /// The lane
     #[arg(value_name = "LANE")]
     second: Option<String>,
-    /// The checkpoint's folder, instead of DIR
-    #[arg(long, value_name = "PATH")]
-    checkpoint: Option<PathBuf>,
+    /// The checkpoint's folder or s3://BUCKET/FOLDER, instead of DIR
+    #[arg(long, value_name = "PLACE")]
+    checkpoint: Option<String>,
     /// How many records of LANE are shown, from the last back
     #[arg(long, value_name = "COUNT", default_value_t = 20)]
     records: usize,
@@ -67,24 +67,23 @@ pub async fn run(args: CheckpointArgs) -> Result<()> {
     match args.command {
         Command::Show(args) => {
             let (place, lane) = args.split()?;
-            let checkpoint = Checkpoint::open(place.path().await?).await?;
+            let checkpoint = Checkpoint::open(&place.read().await?).await?;
             match lane {
                 None => show::lanes(&checkpoint).await,
                 Some(lane) => show::records(&checkpoint, checkpoint.lane(&lane).await?.as_str(), args.records).await,
             }
         }
-        Command::Verify(place) => verify_all(&Checkpoint::open(place.path().await?).await?).await,
-        Command::Fork(place) => fork::run(&place.path().await?).await,
+        Command::Verify(place) => verify_all(&Checkpoint::open(&place.read().await?).await?).await,
+        Command::Fork(place) => fork::run(&place.read().await?).await,
     }
 }
 
 impl PlaceArgs {
-    async fn path(&self) -> Result<PathBuf> {
+    /// Where the checkpoint is.
+    async fn read(&self) -> Result<String> {
         match &self.checkpoint {
-            Some(path) => Ok(path.clone()),
-            None => {
-                Ok(PathBuf::from(&project_dir::read_asking(&self.folder, watch::channel(false).1).await?.settings().checkpoint))
-            }
+            Some(place) => Ok(place.clone()),
+            None => Ok(project_dir::read_asking(&self.folder, watch::channel(false).1).await?.settings().checkpoint.clone()),
         }
     }
 }
@@ -105,18 +104,18 @@ impl ShowArgs {
 
 /// A checkpoint that is there.
 struct Checkpoint {
-    folder: PathBuf,
+    place: String,
     store: Arc<dyn CheckpointStore>,
     lineage: Lineage,
     lanes: Vec<String>,
 }
 
 impl Checkpoint {
-    async fn open(folder: PathBuf) -> Result<Self> {
-        let store = app::local_checkpoint(&folder);
-        let Some(lineage) = read::lineage(store.as_ref()).await? else { return Err(absent(&folder)) };
+    async fn open(place: &str) -> Result<Self> {
+        let store = app::checkpoint_at(place)?;
+        let Some(lineage) = read::lineage(store.as_ref()).await? else { return Err(absent(place)) };
         let lanes = read::lanes(store.as_ref()).await?;
-        Ok(Self { folder, store, lineage, lanes })
+        Ok(Self { place: place.to_string(), store, lineage, lanes })
     }
 
     /// The name, if it is a lane's.
@@ -128,16 +127,17 @@ impl Checkpoint {
             Some(lane) => format!("did you mean '{lane}'?"),
             None => format!("there are {}", self.lanes.join(", ")),
         };
-        let text = format!("the checkpoint {} has no lane '{name}'; {hint}", self.folder.display());
+        let text = format!("the checkpoint {} has no lane '{name}'; {hint}", self.place);
         Err(Error::new(Kind::Usage, text))
     }
 }
 
 /// Nothing is there, or a fork that was broken off.
-fn absent(folder: &Path) -> Error {
+fn absent(place: &str) -> Error {
+    let folder = Path::new(place);
     let text = match Names::between_renames(folder, &beside(folder)) {
-        Some(_) => format!("the fork of {} was broken off; 'falaj checkpoint fork' finishes it", folder.display()),
-        None => format!("there is no checkpoint {}; falaj run makes it, and --checkpoint PATH names another", folder.display()),
+        Some(_) => format!("the fork of {place} was broken off; 'falaj checkpoint fork' finishes it"),
+        None => format!("there is no checkpoint {place}; falaj run makes it, and --checkpoint PLACE names another"),
     };
     Error::new(Kind::Usage, text)
 }
@@ -167,9 +167,9 @@ async fn verify_all(checkpoint: &Checkpoint) -> Result<()> {
         problems += verified.problems.len() as u64;
     }
     if problems == 0 {
-        println!("{}: fine", checkpoint.folder.display());
+        println!("{}: fine", checkpoint.place);
         return Ok(());
     }
-    let text = format!("the checkpoint {} has {}", checkpoint.folder.display(), count(problems, "problem"));
+    let text = format!("the checkpoint {} has {}", checkpoint.place, count(problems, "problem"));
     Err(Error::new(Kind::Corrupt, text))
 }

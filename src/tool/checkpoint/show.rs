@@ -1,12 +1,12 @@
 //! What a checkpoint holds, for a person to read.
 
 use std::fmt::Write as _;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chrono::DateTime;
 
 use super::Checkpoint;
+use crate::checkpoint::Stored;
 use crate::checkpoint::read;
 use crate::checkpoint::record::{Entry, Handover, Intent, Record, Snapshot, Step};
 use crate::clock::Clock;
@@ -16,13 +16,14 @@ use crate::position::Positions;
 /// Prints where each lane stands.
 pub(super) async fn lanes(checkpoint: &Checkpoint) -> Result<()> {
     let lineage = &checkpoint.lineage.lineage;
-    println!("checkpoint {}", checkpoint.folder.display());
+    println!("checkpoint {}", checkpoint.place);
     let from = checkpoint.lineage.forked_from.as_ref().map_or(String::new(), |from| format!(", forked from {from}"));
     println!("lineage {lineage}, begun {}{from}", begun(lineage));
     for lane in &checkpoint.lanes {
         let records = read::all(checkpoint.store.as_ref(), lineage, lane).await?;
         println!("\n{lane}");
-        print!("{}", Standing::of(&records).lines(&checkpoint.folder.join(lane), Clock::system().now_ms()));
+        let stored = checkpoint.store.look(lane).await?;
+        print!("{}", Standing::of(&records).lines(&stored, Clock::system().now_ms()));
     }
     Ok(())
 }
@@ -83,7 +84,7 @@ impl<'r> Standing<'r> {
         standing
     }
 
-    fn lines(&self, folder: &Path, now_ms: i64) -> String {
+    fn lines(&self, stored: &[Stored], now_ms: i64) -> String {
         let mut text = String::new();
         let mut line = |name: &str, what: String| {
             let _ = writeln!(text, "  {name:<11}{what}");
@@ -114,9 +115,9 @@ impl<'r> Standing<'r> {
             }
         }
         if let Some((snapshot, number)) = self.snapshot {
-            line("snapshot", snapshot_words(snapshot) + &written(&folder.join(format!("{number:020}.json")), now_ms));
+            line("snapshot", snapshot_words(snapshot) + &written(stored, &format!("{number:020}.json"), now_ms));
         }
-        let (records, states) = sizes(folder);
+        let (records, states) = sizes(stored);
         let numbers = self.numbers.map_or(String::new(), |(first, last)| format!(", {first} to {last}"));
         let state = if states > 0 { format!(", and {} of state files", size(states)) } else { String::new() };
         line("records", format!("{}{numbers}, {}{state}", self.count, size(records)));
@@ -198,24 +199,21 @@ fn begun(lineage: &str) -> String {
     })
 }
 
-/// When a record's file was written, and how long ago that is.
-fn written(path: &Path, now_ms: i64) -> String {
-    let Ok(modified) = path.metadata().and_then(|file| file.modified()) else { return String::new() };
-    let at = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+/// When a record was written, and how long ago that is.
+fn written(stored: &[Stored], name: &str, now_ms: i64) -> String {
+    let created = stored.iter().find(|stored| stored.name == name).and_then(|stored| stored.created);
+    let Some(created) = created else { return String::new() };
+    let at = created.duration_since(UNIX_EPOCH).unwrap_or_default();
     let now = SystemTime::UNIX_EPOCH + Duration::from_millis(now_ms.unsigned_abs());
-    let age = Duration::from_secs(now.duration_since(modified).unwrap_or_default().as_secs());
+    let age = Duration::from_secs(now.duration_since(created).unwrap_or_default().as_secs());
     format!(", written {}, {} ago", time(i64::try_from(at.as_nanos()).unwrap_or(i64::MAX)), humantime::format_duration(age))
 }
 
 /// Bytes of a lane's records, and of its state files.
-fn sizes(folder: &Path) -> (u64, u64) {
-    let (mut records, mut states) = (0, 0);
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        let bytes = entry.metadata().map_or(0, |file| file.len());
-        let is_state = entry.file_name().to_string_lossy().starts_with("state-");
-        *(if is_state { &mut states } else { &mut records }) += bytes;
-    }
-    (records, states)
+fn sizes(stored: &[Stored]) -> (u64, u64) {
+    let (states, records): (Vec<&Stored>, _) = stored.iter().partition(|stored| stored.name.starts_with("state-"));
+    let bytes = |of: Vec<&Stored>| of.iter().map(|stored| stored.size_bytes).sum();
+    (bytes(records), bytes(states))
 }
 
 fn size(bytes: u64) -> String {
