@@ -33,7 +33,7 @@ use crate::memory::{Memory, Share, Use};
 use crate::query::plan::{LanePlan, plan_lane};
 use crate::query::project::Project;
 use crate::query::tables::Role;
-use crate::s3::{self, Bucket};
+use crate::s3;
 use crate::secrets::Secrets;
 use crate::sink::kafka::written_otherwise;
 use crate::sink::memory::{Boards, MemoryTables};
@@ -123,7 +123,7 @@ pub fn checkpoint_at(place: &str) -> Result<Arc<dyn CheckpointStore>> {
     if !place.starts_with(s3::SCHEME) {
         return Err(wrong(format!("'{place}' is neither a folder nor 's3://bucket/folder'")));
     }
-    Ok(Arc::new(S3Store::new(Bucket::new(place, &[], None).map_err(wrong)?)))
+    Ok(Arc::new(S3Store::new(s3::Location::parse(place, &[]).and_then(|place| place.open(None)).map_err(wrong)?)))
 }
 
 /// Checks every table and plans every lane, without a network. What is not set is an error where `secrets` are needed.

@@ -4,6 +4,7 @@
 //! `AWS_REGION`, `AWS_ENDPOINT_URL`; a web identity, a container's or the machine's role), and from a table's options `aws.*`, which come
 //! first. `AWS_CA_BUNDLE` names a file with who vouches for the server.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::tls::is_distrust;
 pub const SCHEME: &str = "s3://";
 /// The options of a table that go to the client as they are.
 pub const OPTIONS: &str = "aws.";
-/// A connection that is not there after this will not come; a request moves 8 MiB at most.
+/// A connection that is not there after this will not come; a request moves 8 MiB of a file, or a file of state.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// The client's own attempts are for a request that was cut or asked to slow down; an outage is for the lane to wait for, and to say.
@@ -30,31 +31,40 @@ const RETRIES_MAX: usize = 5;
 /// The options that a user may want, to be proposed.
 const KNOWN: [&str; 6] = ["endpoint", "region", "access_key_id", "secret_access_key", "token", "virtual_hosted_style_request"];
 
-/// A place in a bucket. Clones share its connections.
-#[derive(Debug, Clone)]
-pub struct Bucket {
-    /// The client, of the whole bucket.
-    pub store: Arc<AmazonS3>,
-    /// What the keys of this place begin with.
-    prefix: Path,
-    /// As the user wrote it, for messages.
+/// A place in a bucket, as a user wrote it: nothing is reached yet. It is never printed with its options, which may hold a secret.
+#[derive(Clone)]
+pub struct Location {
     location: String,
+    bucket: String,
+    prefix: Path,
+    options: Vec<(AmazonS3ConfigKey, String)>,
 }
 
-impl Bucket {
-    /// The place at `s3://bucket/prefix`, with the options of a table without their `aws.` in front. Reads `authority`, or the file that
-    /// `AWS_CA_BUNDLE` names; connects to nothing. The error is what is wrong, to be said about the table or the setting.
-    pub fn new(location: &str, options: &[(&str, &str)], authority: Option<Vec<u8>>) -> Result<Self, String> {
-        let path = location.strip_prefix(SCHEME).unwrap_or(location);
+impl Location {
+    /// `s3://bucket/folder`, with the options of a table without their `aws.` in front. The error is what is wrong, to be said about the
+    /// table or the setting.
+    pub fn parse(location: &str, options: &[(&str, &str)]) -> Result<Self, String> {
+        let location = location.trim_end_matches('/').to_string();
+        let path = location.strip_prefix(SCHEME).unwrap_or(&location);
         let (bucket, prefix) = path.split_once('/').unwrap_or((path, ""));
-        let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|cause| format!("'{location}': {cause}"))?;
+        let prefix = Path::parse(prefix).map_err(|cause| format!("'{location}' is no place: {cause}"))?;
+        let bucket = bucket.to_string();
         if bucket.is_empty() {
             return Err(format!("'{location}' names no bucket; write 's3://bucket/folder/'"));
         }
-        let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
-        for (name, value) in options {
+        let option = |(name, value): &(&str, &str)| {
             let key = AmazonS3ConfigKey::from_str(&format!("aws_{name}")).map_err(|_| unknown(name))?;
-            builder = builder.with_config(key, *value);
+            Ok((key, value.to_string()))
+        };
+        let options = options.iter().map(option).collect::<Result<_, String>>()?;
+        Ok(Self { location, bucket, prefix, options })
+    }
+
+    /// Makes the client. Reads `authority` (PEM), or the file that `AWS_CA_BUNDLE` names; connects to nothing.
+    pub fn open(&self, authority: Option<Vec<u8>>) -> Result<Bucket, String> {
+        let mut builder = AmazonS3Builder::from_env().with_bucket_name(&self.bucket);
+        for (key, value) in &self.options {
+            builder = builder.with_config(*key, value);
         }
         // Who writes http:// into an address has said that he means it.
         let is_plain = builder.get_config_value(&AmazonS3ConfigKey::Endpoint).is_some_and(|url| url.starts_with("http://"));
@@ -66,10 +76,41 @@ impl Bucket {
         let (max_retries, retry_timeout) = (RETRIES_MAX, RETRY_TIMEOUT);
         let retry = RetryConfig { max_retries, retry_timeout, backoff: BackoffConfig::default() };
         let built = builder.with_client_options(client).with_retry(retry).build();
-        let store = built.map_err(|cause| format!("'{location}' cannot be reached with these settings: {cause}"))?;
-        Ok(Self { store: Arc::new(store), prefix, location: location.trim_end_matches('/').to_string() })
+        let store = built.map_err(|cause| format!("'{}' cannot be reached with these settings: {cause}", self.location))?;
+        Ok(Bucket { store: Arc::new(store), prefix: self.prefix.clone(), location: self.location.clone() })
     }
+}
 
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.location)
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.location)
+    }
+}
+
+/// A place in a bucket, and the client. Clones share its connections.
+#[derive(Clone)]
+pub struct Bucket {
+    /// The client, of the whole bucket.
+    pub store: Arc<AmazonS3>,
+    /// What the keys of this place begin with.
+    prefix: Path,
+    /// As the user wrote it, for messages.
+    location: String,
+}
+
+impl fmt::Debug for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.location)
+    }
+}
+
+impl Bucket {
     /// The key of `name` in the bucket.
     pub fn key(&self, name: &str) -> Path {
         // A name that is a key already must not be encoded once more.
@@ -168,7 +209,7 @@ mod tests {
     use super::*;
 
     fn bucket(location: &str, options: &[(&str, &str)]) -> Result<Bucket, String> {
-        Bucket::new(location, options, None)
+        Location::parse(location, options)?.open(None)
     }
 
     #[test]

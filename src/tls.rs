@@ -87,6 +87,11 @@ impl Files {
         files
     }
 
+    /// Whether they say who we are.
+    pub fn names_us(&self) -> bool {
+        self.own.is_some()
+    }
+
     /// Who vouches for the other side; `None`: the authorities of this machine.
     pub fn authority(&self, table: &str) -> Result<Option<Vec<u8>>> {
         self.authority.as_deref().map(|path| read(path, table)).transpose()

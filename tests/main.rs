@@ -29,6 +29,7 @@ mod readme;
 mod redis_sink;
 mod registry;
 mod registry_sink;
+mod s3;
 mod shipped;
 mod support;
 mod watched;

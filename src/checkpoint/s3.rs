@@ -17,8 +17,9 @@ use crate::s3::{Bucket, is_absent};
 
 /// Where the id of an attempt stands.
 const WRITTEN_BY: Attribute = Attribute::Metadata(std::borrow::Cow::Borrowed("falaj-written-by"));
-/// How often a name is tried that was taken and is free when looked at: two conflicting requests may both be refused.
-const CONFLICTS_MAX: usize = 10;
+/// How often a name is tried that was taken and is free when looked at (two conflicting requests may both be refused), or whose answer did
+/// not come: the client does not try such a request again by itself. An outage is for the lane to wait for.
+const TRIES: usize = 3;
 
 /// The place in the bucket.
 #[derive(Debug)]
@@ -49,7 +50,7 @@ impl CheckpointStore for S3Store {
         let attributes = Attributes::from_iter([(WRITTEN_BY, AttributeValue::from(id.clone()))]);
         let payload = PutPayload::from(bytes);
         failpoint::hit(lane, "record.written");
-        for _ in 0..CONFLICTS_MAX {
+        for left in (0..TRIES).rev() {
             let options = PutOptions { mode: PutMode::Create, attributes: attributes.clone(), ..PutOptions::default() };
             match self.0.store.put_opts(&self.0.key(name), payload.clone(), options).await {
                 Ok(_) => {
@@ -57,7 +58,13 @@ impl CheckpointStore for S3Store {
                     return Ok(true);
                 }
                 Err(S3Error::AlreadyExists { .. }) => {}
-                Err(cause) => return Err(self.0.failed("write", name, cause)),
+                Err(cause) => {
+                    let error = self.0.failed("write", name, cause);
+                    if left == 0 || error.kind() != Kind::Unreachable {
+                        return Err(error);
+                    }
+                    continue;
+                }
             }
             if let Some(other) = self.written_by(name).await? {
                 return Ok(other == id);

@@ -39,6 +39,18 @@ pub struct Staged {
     pub hash: String,
     /// How many rows it has.
     pub rows: u64,
+    /// How it becomes visible in a bucket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload: Option<Upload>,
+}
+
+/// A multipart upload whose parts are all there: an object once it is completed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Upload {
+    /// Its id.
+    pub id: String,
+    /// The ETag of each part.
+    pub parts: Vec<String>,
 }
 
 /// What an apply did.

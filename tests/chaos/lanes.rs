@@ -1,6 +1,13 @@
 //! The lanes that run: the shipped row lanes and leaderboard, a second receiver, and windows of every kind of emission.
 
+use std::sync::Arc;
+
+use falaj::checkpoint::s3::S3Store;
+use falaj::s3::Location;
+
+use super::records::Place;
 use crate::support::project::Project;
+use crate::support::s3::{BUCKET, Server};
 
 /// The windows of a lane: of every lane that has some.
 #[derive(Debug, Clone, Copy)]
@@ -105,4 +112,18 @@ pub(super) fn write(project: &Project, uncertain: &str) {
         .write("copies_table", &format!("{table}'brokers' '${{env:KAFKA_BROKERS}}', 'key' 'content_id', 'partitions' '2');"));
     project.write("copies", &shipped("partner").replace("INTO partner", "INTO copies"));
     project.write("uncertain", &shipped("partner").replace("INTO partner", "INTO uncertain"));
+}
+
+/// Moves the checkpoint and all files into the bucket.
+pub(super) fn live_in(bucket: &Server, project: &mut Project) {
+    bucket.houses(project);
+    project.replace("more_tables", "LOCATION 'data/by_type/'", &format!("LOCATION 's3://{BUCKET}/by_type/'"));
+}
+
+/// The checkpoint there.
+pub(super) fn checkpoint_in(bucket: &Server) -> Place {
+    let endpoint = format!("http://127.0.0.1:{}", bucket.port);
+    let options = [("endpoint", endpoint.as_str()), ("access_key_id", "any"), ("secret_access_key", "any")];
+    let place = Location::parse(&format!("s3://{BUCKET}/checkpoint"), &options).and_then(|place| place.open(None)).unwrap();
+    Place::Bucket(Arc::new(S3Store::new(place)))
 }

@@ -2,7 +2,7 @@
 //! falaj runs and is killed again and again, its servers and receivers are broken beside it; in the end every sink is compared
 //! with an independent recomputation from the topic. Rows that arrival order made late are those that the intents say.
 //!
-//! It needs servers of its own, which it kills: `scripts/chaos` brings them. `FALAJ_CHAOS_KILLS`, `FALAJ_CHAOS_SEED`,
+//! It needs servers of its own, which it kills: `scripts/chaos` brings them. `FALAJ_CHAOS_KILLS`, `FALAJ_CHAOS_SEED`, `FALAJ_CHAOS_S3`,
 //! `FALAJ_CHAOS_RATE` (events a second) and `FALAJ_CHAOS_BINARY` (instead of the one that cargo built) are read.
 
 mod compare;
@@ -33,10 +33,11 @@ use self::event::Log;
 use self::plan::Plan;
 use self::poller::Losses;
 use self::receiver::Receiver;
-use self::records::Collector;
+use self::records::{Collector, Place};
 use self::report::Report;
 use self::scene::{Done, Scene};
 use crate::support::project::Project;
+use crate::support::s3::Server;
 
 /// Rows in the table `content`.
 const CONTENTS: usize = 300;
@@ -62,7 +63,9 @@ async fn nothing_is_lost_or_doubled_whatever_dies() {
     let mut names: Vec<&str> = lanes::WINDOWED.map(|windows| windows.lane).to_vec();
     names.extend(lanes::ROWS);
     names.push(lanes::DLQ);
-    let mut collector = Collector::new(scene.project.path("data/run/checkpoint"), &names);
+    let place =
+        scene.bucket.as_ref().map_or_else(|| Place::Folder(scene.project.path("data/run/checkpoint")), lanes::checkpoint_in);
+    let mut collector = Collector::new(place, &names);
     let keys = compare::POLLED.map(|windows| scene.project.board_key(windows.lane));
     let (stop_events, stop_looks) = (AtomicBool::new(false), AtomicBool::new(false));
 
@@ -79,6 +82,11 @@ async fn nothing_is_lost_or_doubled_whatever_dies() {
         (sent, poller.join().unwrap())
     });
     let ran = began.elapsed();
+    if let Some(bucket) = &scene.bucket {
+        for folder in ["bigquery_output", "by_type"] {
+            bucket.copy(&format!("{folder}/"), &scene.project.path(&format!("data/{folder}")));
+        }
+    }
     let log = Log::read(&scene.project.topic, PARTITIONS, Contents::new(CONTENTS, CONTENTS_SEED));
     let report = Report::new(&scene, &collector, &log, sent, &seen).await;
     report.print(&scene, &collector, &log, &seen);
@@ -92,14 +100,18 @@ async fn nothing_is_lost_or_doubled_whatever_dies() {
 }
 
 async fn build(seed: u64) -> Scene {
-    let project = Project::new(PARTITIONS).await;
+    let mut project = Project::new(PARTITIONS).await;
     let binary = std::env::var("FALAJ_CHAOS_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_falaj").to_string());
     let honest = Receiver::start(true, seed, &project.path("received"));
     let uncertain = Receiver::start(false, seed, &project.path("received_uncertain"));
     lanes::write(&project, &uncertain.url());
+    let bucket = std::env::var_os("FALAJ_CHAOS_S3").map(|_| Server::start());
+    if let Some(bucket) = &bucket {
+        lanes::live_in(bucket, &mut project);
+    }
     project.fill_content(CONTENTS, CONTENTS_SEED);
     let binary = PathBuf::from(binary);
-    Scene { project, binary, honest, uncertain, losses: Losses::default(), done: Mutex::new(Done::default()) }
+    Scene { project, binary, honest, uncertain, bucket, losses: Losses::default(), done: Mutex::new(Done::default()) }
 }
 
 /// Plays all rounds, and breaks what is beside falaj on a thread of its own, one after the other.

@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use falaj::checkpoint::CheckpointStore;
 use falaj::checkpoint::record::{Entry, Intent, Record};
 use falaj::position::{Positions, Span};
 
@@ -36,9 +38,43 @@ pub(super) struct LaneRecords {
     has_committed: bool,
 }
 
+/// Where the checkpoint is.
+pub(super) enum Place {
+    Folder(PathBuf),
+    Bucket(Arc<dyn CheckpointStore>),
+}
+
+impl Place {
+    /// A record or another file, with when it was written, or seen in a bucket.
+    fn read(&self, name: &str) -> Option<(Vec<u8>, SystemTime)> {
+        match self {
+            Place::Folder(folder) => {
+                let path = folder.join(name);
+                let bytes = std::fs::read(&path).ok()?;
+                let written = std::fs::metadata(&path).and_then(|file| file.modified());
+                Some((bytes, written.unwrap_or(SystemTime::UNIX_EPOCH)))
+            }
+            Place::Bucket(store) => Some((waited_for(store.read(name)).unwrap()?, SystemTime::now())),
+        }
+    }
+
+    fn numbers(&self, lane: &str) -> Vec<u64> {
+        let names = match self {
+            Place::Folder(folder) => names(&folder.join(lane)),
+            Place::Bucket(store) => waited_for(store.list(lane)).unwrap(),
+        };
+        names.iter().filter_map(|name| name.strip_suffix(".json")?.parse().ok()).collect()
+    }
+}
+
+/// In the middle of what must not wait: the chaos has threads enough.
+fn waited_for<T>(future: impl Future<Output = T>) -> T {
+    tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(future))
+}
+
 /// Reads the records of every lane.
 pub(super) struct Collector {
-    folder: PathBuf,
+    place: Place,
     lineage: Option<String>,
     pub(super) lanes: BTreeMap<String, LaneRecords>,
     /// What should not be.
@@ -46,26 +82,24 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    /// Of the checkpoint in `folder`, which need not be there yet.
-    pub(super) fn new(folder: PathBuf, lanes: &[&str]) -> Self {
+    /// Of the checkpoint at `place`, which need not be there yet.
+    pub(super) fn new(place: Place, lanes: &[&str]) -> Self {
         let lanes = lanes.iter().map(|lane| (lane.to_string(), LaneRecords::default())).collect();
-        Self { folder, lineage: None, lanes, violations: Vec::new() }
+        Self { place, lineage: None, lanes, violations: Vec::new() }
     }
 
     /// Reads what is new of every lane.
     pub(super) fn collect(&mut self) {
         if self.lineage.is_none() {
-            let Ok(text) = std::fs::read_to_string(self.folder.join("lineage.json")) else { return };
-            let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+            let Some((bytes, _)) = self.place.read("lineage.json") else { return };
+            let json: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
             self.lineage = json["lineage"].as_str().map(str::to_string);
         }
         let lineage = self.lineage.as_deref().unwrap_or_default();
         for (lane, records) in &mut self.lanes {
             loop {
                 let name = format!("{:020}.json", records.next);
-                let path = self.folder.join(lane).join(&name);
-                let Ok(bytes) = std::fs::read(&path) else { break };
-                let written = std::fs::metadata(&path).and_then(|file| file.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
+                let Some((bytes, written)) = self.place.read(&format!("{lane}/{name}")) else { break };
                 match Record::decode(&bytes, &name, lineage, lane, records.next) {
                     Ok(record) => {
                         records.take(record, written, &mut |what| self.violations.push(format!("lane '{lane}': {what}")))
@@ -87,7 +121,7 @@ impl Collector {
     /// A record that was purged before it was read would be a hole.
     pub(super) fn check_all_read(&mut self) {
         for (lane, records) in &self.lanes {
-            let last = numbers(&self.folder.join(lane)).into_iter().max();
+            let last = self.place.numbers(lane).into_iter().max();
             if last.is_some_and(|last| last >= records.next) {
                 self.violations.push(format!("lane '{lane}': record {} was not there when it was read", records.next));
             }
@@ -95,9 +129,9 @@ impl Collector {
     }
 }
 
-fn numbers(folder: &Path) -> Vec<u64> {
+fn names(folder: &Path) -> Vec<String> {
     let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
-    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".json")?.parse().ok()).collect()
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
 impl LaneRecords {

@@ -16,9 +16,12 @@ use super::records::Collector;
 use super::services::service;
 use crate::support::falaj::Falaj;
 use crate::support::project::Project;
+use crate::support::s3::Server;
 
 /// A round that comes to its first commit later than this is no round.
 const COMMIT_WAIT: Duration = Duration::from_secs(60);
+/// A bucket is not asked more often for new records.
+const BUCKET_LOOK: Duration = Duration::from_millis(100);
 /// I12.
 const CLEAN_STOP: Duration = Duration::from_secs(5);
 /// A process that wakes must see soon that another one has claimed its lanes.
@@ -33,6 +36,8 @@ pub(super) struct Scene {
     pub(super) binary: PathBuf,
     pub(super) honest: Receiver,
     pub(super) uncertain: Receiver,
+    /// With the checkpoint and the files in it, if they are in a bucket.
+    pub(super) bucket: Option<Server>,
     pub(super) losses: Losses,
     pub(super) done: Mutex<Done>,
 }
@@ -97,7 +102,7 @@ impl Scene {
                         self.violation(format!("no commit within {} s", COMMIT_WAIT.as_secs()));
                         break;
                     }
-                    thread::sleep(Duration::from_millis(2));
+                    thread::sleep(if self.bucket.is_some() { BUCKET_LOOK } else { Duration::from_millis(2) });
                 }
                 thread::sleep(after);
             }
@@ -172,7 +177,10 @@ impl Scene {
         match side {
             Side::Redis(away) => self.lose(false, || self.restart("redis", away)),
             Side::Kafka(away) => self.restart("kafka", away),
-            Side::Postgres(away) => self.restart("postgres", away),
+            Side::Postgres(away) => {
+                self.restart("postgres", away);
+                self.bucket.iter().for_each(|bucket| self.freeze(bucket, away));
+            }
             Side::Flush => self.lose(true, || {
                 let mut redis = redis::Client::open(self.project.redis_url.as_str()).unwrap().get_connection();
                 let flushed = redis.as_mut().map(|redis| redis::cmd("FLUSHALL").query::<()>(redis));
@@ -196,6 +204,16 @@ impl Scene {
         service(name, "start");
         eprintln!("chaos: {name} was away for {} ms", killed.elapsed().unwrap_or_default().as_millis());
         self.done.lock().unwrap().away.push((killed, SystemTime::now()));
+    }
+
+    /// Lets a bucket's server hang, which loses nothing.
+    fn freeze(&self, bucket: &Server, away: Duration) {
+        self.count("S3 hangs");
+        let frozen = SystemTime::now();
+        bucket.freeze(true);
+        thread::sleep(away);
+        bucket.freeze(false);
+        self.done.lock().unwrap().away.push((frozen, SystemTime::now()));
     }
 
     /// Redis loses data while `work` works.

@@ -61,6 +61,7 @@ pub(super) async fn made() -> tempfile::TempDir {
         size_bytes: 2_000_000,
         hash: "0".into(),
         rows: 500,
+        upload: None,
     };
     let open = Intent { staged: vec![staged(0), staged(1)], letters: 2, ..intent(2) };
     rows.append(vec![Entry::Intent(open)]).await.unwrap();

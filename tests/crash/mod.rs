@@ -101,8 +101,15 @@ fn every_failpoint_of_the_source_has_a_case() {
         }
     }
     let lanes = lanes();
+    let in_bucket = crate::s3::crash::LANES.iter().flat_map(|(_, places)| *places);
     let steps = replaced::STEPS.iter().chain(handover::STEPS).map(|(step, _)| step).chain(handover::OF_THE_LANES);
-    let all = lanes.iter().flat_map(|(_, places)| places).chain(EVERYWHERE).chain(steps).chain(&crate::capture::killed::PLACES);
+    let all = lanes
+        .iter()
+        .flat_map(|(_, places)| places)
+        .chain(EVERYWHERE)
+        .chain(steps)
+        .chain(&crate::capture::killed::PLACES)
+        .chain(in_bucket);
     let cases: BTreeSet<String> = all.map(|place| place.split('*').next().unwrap().to_string()).collect();
     // Some names come by way of a field, and die in their cases all the same.
     assert!(found.len() > 20, "{found:?}");
@@ -119,20 +126,20 @@ fn comes_by(lane: &str, place: &str) -> bool {
     }
 }
 
-struct Run {
-    project: Project,
-    receiver: Receiver,
-    contents: Contents,
-    events: Vec<(i32, Event)>,
+pub(crate) struct Run {
+    pub(crate) project: Project,
+    pub(crate) receiver: Receiver,
+    pub(crate) contents: Contents,
+    pub(crate) events: Vec<(i32, Event)>,
     /// How many of them are on the topic.
-    sent: usize,
+    pub(crate) sent: usize,
     /// How many records there are no events.
     poison: usize,
     step: usize,
 }
 
 impl Run {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let project = Project::new(PARTITIONS).await;
         project.replace("sinks", "'30s'", "'100ms'");
         windows::write_queries(&project);
@@ -150,7 +157,7 @@ impl Run {
     }
 
     /// Some more events, and one record that is none.
-    fn produce(&mut self) {
+    pub(crate) fn produce(&mut self) {
         let more = self.sent..(self.sent + self.step).min(EVENTS);
         self.sent = more.end;
         send(&self.project, &self.events[more]);
@@ -163,7 +170,7 @@ impl Run {
         self.poison += 1;
     }
 
-    async fn dies_at(&mut self, lane: &str, place: &str) {
+    pub(crate) async fn dies_at(&mut self, lane: &str, place: &str) {
         let (steps, starts) = if place == "purge" { (STEPS_OF_A_PURGE, STARTS_TO_A_PURGE) } else { (1, 1) };
         (0..steps).for_each(|_| self.produce());
         let (name, times) = place.split_once('*').unwrap_or((place, "1"));

@@ -5,3 +5,4 @@ pub(crate) mod kafka;
 pub(crate) mod project;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
+pub(crate) mod s3;

@@ -23,6 +23,8 @@ pub(crate) struct Project {
     pub(crate) brokers: String,
     pub(crate) database_url: String,
     pub(crate) redis_url: String,
+    /// More variables for `falaj`.
+    pub(crate) environment: Vec<(&'static str, String)>,
     folder: tempfile::TempDir,
 }
 
@@ -37,7 +39,7 @@ impl Project {
         database.batch_execute(&format!("CREATE SCHEMA {name}; SET search_path = {name}")).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("queries")).unwrap();
-        let project = Self { name, topic, database, brokers, database_url, redis_url, folder };
+        let project = Self { name, topic, database, brokers, database_url, redis_url, environment: Vec::new(), folder };
         for file in SHIPPED {
             let shipped = format!("{}/queries/{file}.sql", env!("CARGO_MANIFEST_DIR"));
             project.write(file, &std::fs::read_to_string(shipped).unwrap());
@@ -83,6 +85,7 @@ impl Project {
     }
 
     fn with_servers(&self, mut command: Command) -> Command {
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env("KAFKA_BROKERS", &self.brokers).env("DATABASE_URL", &self.database_url).env("REDIS_URL", &self.redis_url);
         command
     }

@@ -311,6 +311,10 @@ fn way(lane: &LanePlan, asked: &Asked) -> Result<std::result::Result<Way, String
     }
     let is_row_by_row = matches!(lane.work, Work::Rows(_));
     Ok(match kind {
+        SinkKind::Files(files) if files.is_in_bucket() => {
+            Err("writes to a bucket, where no result takes another's place in one step; with a new checkpoint and \
+                 another LOCATION all of it is written there".to_string())
+        }
         SinkKind::Files(_) => Ok(Way::Folder),
         SinkKind::Redis(_) if is_row_by_row || emit == Emit::Final => {
             Err("writes rows to Redis that stay, and has no second place for them; delete the checkpoint to write all of them again".to_string())

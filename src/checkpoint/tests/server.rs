@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::s3::Bucket;
+use crate::s3::{Bucket, Location};
 
 static SERVER: OnceLock<Option<(Child, String)>> = OnceLock::new();
 
@@ -25,5 +25,5 @@ pub(super) fn endpoint() -> Option<&'static str> {
 /// A place of one's own there.
 pub(super) fn bucket(folder: &str) -> Bucket {
     let options = [("endpoint", endpoint().unwrap()), ("access_key_id", "any"), ("secret_access_key", "any")];
-    Bucket::new(&format!("s3://checkpoints/{folder}"), &options, None).unwrap()
+    Location::parse(&format!("s3://checkpoints/{folder}"), &options).and_then(|place| place.open(None)).unwrap()
 }

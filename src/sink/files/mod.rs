@@ -1,4 +1,4 @@
-//! Parquet and JSON files in a local folder: `STORED AS PARQUET` and `STORED AS JSON` (one object a line).
+//! Parquet and JSON files in a local folder or a bucket: `STORED AS PARQUET` and `STORED AS JSON` (one object a line).
 //!
 //! ```text
 //!  write ──▶ _staging/<lane>/<incarnation>-<epoch>-<part>.staged ──apply──▶ dt=…/hour=…/<lane>-<lineage>-<epoch>-<part>.parquet
@@ -18,8 +18,10 @@
 //! | `stage` | the open epoch |
 //! | `publish` | apply and discard |
 //! | `replace` | who else wrote there, and `'on_new_lineage' 'replace'`; `shadow` does it |
+//! | `bucket` | the same in `s3://`: what is staged is a multipart upload |
 //! | `disk` | fsync, and what an error of the disk means |
 
+mod bucket;
 mod columns;
 mod disk;
 mod encode;
@@ -45,7 +47,7 @@ use crate::sink::{Applied, Sink, Staged, Writer};
 
 pub use options::{FilesOptions, Format, OnNewLineage};
 use shadow::Replacement;
-use stage::Stage;
+use stage::{Root, Stage};
 
 /// The sink for one folder of files. All encoding and all work of the disk happens on blocking threads, at most one at a
 /// time: `write` returns as soon as the write before it is done, so that encoding runs beside the lane's SQL.
@@ -55,8 +57,8 @@ use stage::Stage;
 #[derive(Debug)]
 pub struct FilesSink {
     options: Arc<FilesOptions>,
-    /// Where everything is staged and published: the table's folder, or a shadow.
-    root: PathBuf,
+    /// Where everything is staged and published; in a bucket once it was opened.
+    root: Root,
     /// While the root is a shadow that is to replace the table's folder.
     replacement: Option<Replacement>,
     /// Whether it is a backfill's: it always writes to a shadow, of which the lane that drives the table knows nothing.
@@ -79,7 +81,7 @@ impl FilesSink {
     /// A sink that has touched nothing yet.
     pub fn new(options: FilesOptions) -> FilesSink {
         FilesSink {
-            root: options.folder.clone(),
+            root: Root::Folder(options.folder.clone()),
             replacement: None,
             is_backfill: false,
             options: Arc::new(options),
@@ -122,7 +124,7 @@ impl FilesSink {
             return Err(Error::new(Kind::Bug, "a table was to be replaced while an epoch was open"));
         }
         blocking(move || swap(&replacement)).await?;
-        self.root = self.options.folder.clone();
+        self.root = Root::Folder(self.options.folder.clone());
         self.replacement = None;
         Ok(())
     }
@@ -179,6 +181,18 @@ impl Sink for FilesSink {
     /// Makes the folders, so that missing rights show at the start, and walks the published names once.
     async fn open(&mut self, writer: &Writer) -> Result<Option<u64>> {
         self.writer = Some(writer.clone());
+        if let Some((location, files)) = &self.options.bucket {
+            let wrong = |text| Error::new(Kind::Sql, format!("table '{}': {text}", self.options.table));
+            let bucket = location.open(files.authority(&self.options.table)?).map_err(wrong)?;
+            let found = bucket::look(&bucket, &self.options, writer).await?;
+            self.root = Root::Bucket(bucket.clone());
+            return match found.foreign {
+                Some(file) if self.options.on_new_lineage != OnNewLineage::Append => {
+                    Err(bucket::foreign(&bucket, &self.options, &file))
+                }
+                _ => Ok(found.epoch),
+            };
+        }
         let (options, writer, goes_on) = (self.options.clone(), writer.clone(), self.goes_on);
         let open = if self.is_backfill { replace::open_backfill } else { replace::open };
         let opened = blocking(move || {
@@ -187,13 +201,16 @@ impl Sink for FilesSink {
             Ok(opened)
         });
         let opened = opened.await?;
-        (self.root, self.replacement) = (opened.root, opened.replacement);
+        (self.root, self.replacement) = (Root::Folder(opened.root), opened.replacement);
         Ok(opened.epoch)
     }
 
     async fn discard(&mut self, keep: &[Staged]) -> Result<()> {
-        let (root, writer, keep) = (self.root.clone(), self.writer()?, keep.to_vec());
-        blocking(move || publish::discard(&root, &writer, &keep)).await
+        let (writer, keep) = (self.writer()?, keep.to_vec());
+        match self.root.clone() {
+            Root::Folder(root) => blocking(move || publish::discard(&root, &writer, &keep)).await,
+            Root::Bucket(bucket) => bucket::discard(&bucket, &writer, &keep).await,
+        }
     }
 
     async fn write(&mut self, epoch: u64, output: Output) -> Result<()> {
@@ -230,14 +247,19 @@ impl Sink for FilesSink {
 
     async fn apply(&mut self, epoch: u64, staged: &[Staged]) -> Result<Applied> {
         let redo = self.sealed != Some(epoch);
-        let (root, staged) = (self.root.clone(), staged.to_vec());
-        let lane = self.writer()?.lane.clone();
-        blocking(move || publish::apply(&root, &lane, &staged, redo)).await
+        let (lane, staged) = (self.writer()?.lane.clone(), staged.to_vec());
+        match self.root.clone() {
+            Root::Folder(root) => blocking(move || publish::apply(&root, &lane, &staged, redo)).await,
+            Root::Bucket(bucket) => bucket::apply(&bucket, &lane, &staged, redo).await,
+        }
     }
 
-    /// Nothing: a rename leaves nothing behind.
-    async fn committed(&mut self, _epoch: u64, _staged: &[Staged]) -> Result<()> {
-        Ok(())
+    /// A rename leaves nothing behind, and an upload its note.
+    async fn committed(&mut self, _epoch: u64, staged: &[Staged]) -> Result<()> {
+        match &self.root {
+            Root::Folder(_) => Ok(()),
+            Root::Bucket(bucket) => bucket::forget(bucket, staged).await,
+        }
     }
 
     /// Puts a shadow in the table's place. A backfill's waits for the lane that writes to the table.

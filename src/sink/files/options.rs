@@ -8,7 +8,9 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 
 use super::columns::{check_name, check_partition_type, check_type, file_type};
 use crate::error::Result;
+use crate::s3::{self, Location};
 use crate::table::{Options, TableDef};
+use crate::tls::Files;
 
 /// BigQuery reads at most so many partition keys.
 const PARTITION_KEYS_MAX: usize = 10;
@@ -50,13 +52,17 @@ pub enum OnNewLineage {
 /// | `roll.size` | `128MiB` | an epoch ends when its files hold so much |
 /// | `roll.interval` | `30s` | an epoch ends at the latest after so long; the files are visible then |
 /// | `on_new_lineage` | `stop` | when the folder has files of another lineage or lane: `stop`; `replace` them by the new result once it is whole; `append` beside them |
+/// | `aws.*` | | (`s3://`) as the environment's `AWS_*`, and before it: `aws.endpoint`, `aws.region`, `aws.access_key_id`, `aws.secret_access_key`, … |
+/// | `tls.ca` | | (`s3://`) a file with who vouches for the server (PEM); without it the machine's own authorities do |
 /// | `emit` | `final` | windows are written once, when they are final; files know nothing else |
 #[derive(Debug, Clone)]
 pub struct FilesOptions {
     /// The table's name.
     pub table: String,
-    /// `LOCATION`, relative to the folder that the process runs in, or absolute.
+    /// `LOCATION`, relative to the folder that the process runs in, or absolute; of no use where there is a bucket.
     pub folder: PathBuf,
+    /// `LOCATION` that is in a bucket, with who vouches for its server.
+    pub(super) bucket: Option<(Location, Files)>,
     /// How the rows are written.
     pub format: Format,
     /// The lane ends an epoch when [`crate::sink::Sink::written_bytes`] reaches this.
@@ -74,6 +80,11 @@ pub struct FilesOptions {
 }
 
 impl FilesOptions {
+    /// Whether the files are in a bucket and not in a folder.
+    pub fn is_in_bucket(&self) -> bool {
+        self.bucket.is_some()
+    }
+
     /// Reads and checks a table that is stored as `PARQUET` or `JSON`; all problems at once.
     pub fn from_table(table: &TableDef) -> Result<FilesOptions> {
         let format = match table.stored_as.as_str() {
@@ -93,7 +104,11 @@ impl FilesOptions {
         if roll_size_bytes == 0 || roll_interval.is_zero() {
             options.problem("options 'roll.size' and 'roll.interval' must be greater than 0");
         }
-        let folder = folder(&table.location, &mut options);
+        let bucket = bucket(&table.location, &mut options);
+        if bucket.is_some() && on_new_lineage == OnNewLineage::Replace {
+            options.problem("'on_new_lineage' 'replace' is for folders: no store lets one result take another's place in one step; give a new LOCATION");
+        }
+        let folder = if bucket.is_some() { PathBuf::new() } else { folder(&table.location, &mut options) };
         let keys = keys(table, &mut options);
         let columns: Vec<usize> =
             (0..table.schema.fields().len()).filter(|index| keys.iter().all(|(_, key)| key != index)).collect();
@@ -112,6 +127,7 @@ impl FilesOptions {
         Ok(FilesOptions {
             table: table.name.clone(),
             folder,
+            bucket,
             format,
             roll_size_bytes,
             roll_interval,
@@ -120,6 +136,26 @@ impl FilesOptions {
             columns,
             schema: Arc::new(Schema::new(fields)),
         })
+    }
+}
+
+/// `LOCATION` as a place in a bucket, if it is one.
+fn bucket(location: &str, options: &mut Options<'_>) -> Option<(Location, Files)> {
+    if !location.starts_with(s3::SCHEME) {
+        return None;
+    }
+    let settings = options.with_prefix(s3::OPTIONS);
+    let is_tls = !settings.iter().any(|(name, value)| *name == "endpoint" && value.starts_with("http://"));
+    let files = Files::of(options, is_tls);
+    if files.names_us() {
+        options.problem("S3 knows who we are by the access key, so 'tls.cert' and 'tls.key' are of no use");
+    }
+    match Location::parse(location, &settings) {
+        Ok(location) => Some((location, files)),
+        Err(problem) => {
+            options.problem(format!("LOCATION or its options: {problem}"));
+            None
+        }
     }
 }
 
@@ -134,7 +170,7 @@ fn folder(location: &str, options: &mut Options<'_>) -> PathBuf {
         }
         Some((scheme, _)) => {
             options.problem(format!(
-                "LOCATION '{location}': {scheme}:// is not written to yet; give a folder of this machine, such as 'data/events/'"
+                "LOCATION '{location}': {scheme}:// is not written to; give a folder of this machine, such as 'data/events/', or 's3://bucket/events/'"
             ));
             location
         }
@@ -233,8 +269,7 @@ mod tests {
         let columns = [("id", DataType::Int64)];
         let at = |location| FilesOptions::from_table(&table(location, &columns, &[], &[]));
         assert_eq!(at("file:///srv/x").unwrap().folder, PathBuf::from("/srv/x"));
-        for (location, says) in [("s3://b/x", "not written to yet"), ("file://srv/x", "three slashes"), ("", "needs LOCATION")]
-        {
+        for (location, says) in [("gs://b/x", "not written to"), ("file://srv/x", "three slashes"), ("", "needs LOCATION")] {
             let error = at(location).unwrap_err();
             assert_eq!(error.kind(), Kind::Sql);
             assert!(error.to_string().contains(says), "{error}");

@@ -77,9 +77,14 @@ pub(super) struct Found {
 impl Found {
     /// Looks at all names in `root`; `ours` is what is before the epoch in our own.
     pub(super) fn new(root: &Path, options: &FilesOptions, ours: String) -> Result<Found> {
-        let mut found = Found { ours, suffix: options.format.suffix(), epoch: None, foreign: None, newest: None };
+        let mut found = Found::none(options, ours);
         found.walk(root, options.keys.len())?;
         Ok(found)
+    }
+
+    /// Before any name was looked at.
+    pub(super) fn none(options: &FilesOptions, ours: String) -> Found {
+        Found { ours, suffix: options.format.suffix(), epoch: None, foreign: None, newest: None }
     }
 
     /// Looks at all names at most `depth` folders below: as deep as there are partition keys.
@@ -88,18 +93,25 @@ impl Found {
             if is_folder && depth > 0 && !name.starts_with(['_', '.']) {
                 self.walk(&folder.join(&name), depth - 1)?;
             }
-            match parse_name(&name, self.suffix) {
-                Some((prefix, epoch)) if !is_folder && prefix == self.ours => self.epoch = self.epoch.max(Some(epoch)),
-                Some((prefix, _)) if !is_folder => {
-                    if self.newest.as_deref().is_none_or(|newest| lineage_of(newest) < lineage_of(prefix)) {
-                        self.newest = Some(prefix.to_string());
-                    }
-                    self.foreign = Some(folder.join(&name));
-                }
-                _ => {}
+            if !is_folder {
+                self.note(&name, || folder.join(&name));
             }
         }
         Ok(())
+    }
+
+    /// Looks at the name of one file; `path` is where it is, for messages.
+    pub(super) fn note(&mut self, name: &str, path: impl FnOnce() -> PathBuf) {
+        match parse_name(name, self.suffix) {
+            Some((prefix, epoch)) if prefix == self.ours => self.epoch = self.epoch.max(Some(epoch)),
+            Some((prefix, _)) => {
+                if self.newest.as_deref().is_none_or(|newest| lineage_of(newest) < lineage_of(prefix)) {
+                    self.newest = Some(prefix.to_string());
+                }
+                self.foreign = Some(path());
+            }
+            None => {}
+        }
     }
 }
 

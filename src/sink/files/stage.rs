@@ -2,14 +2,16 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::fs::OpenOptions;
-use std::path::PathBuf;
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, RecordBatch};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 
+use super::bucket::{self, TEMPORARY, UPLOAD_BYTES};
 use super::columns::{convert, file_type};
 use super::disk::{create_folders, disk_error, sync_file, sync_folder};
 use super::encode::Encoder;
@@ -19,6 +21,7 @@ use super::publish::{published_name, staging};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::memory::Account;
+use crate::s3::Bucket;
 use crate::sink::{Staged, Writer};
 
 /// Each open file has a descriptor and buffers of its own; beyond this the one that was used least recently is closed.
@@ -26,11 +29,19 @@ const OPEN_FILES_MAX: usize = 64;
 /// Row groups under way, over all open files; a row group should have 16 MiB where there is that much. Less when memory is short.
 const OPEN_BYTES_MAX: usize = 64 << 20;
 
+/// Where a table's files are staged and published.
+#[derive(Debug, Clone)]
+pub(super) enum Root {
+    /// The table's folder, or the shadow that is to replace it.
+    Folder(PathBuf),
+    /// A place in a bucket. What is being written is a file without a name, and sent when it is whole.
+    Bucket(Bucket),
+}
+
 /// One epoch that takes rows.
 pub(super) struct Stage {
     options: Arc<FilesOptions>,
-    /// The table's folder, or the shadow that is to replace it.
-    root: PathBuf,
+    root: Root,
     writer: Writer,
     epoch: u64,
     open: HashMap<String, Part>,
@@ -62,7 +73,7 @@ impl Stage {
     /// An epoch without rows; nothing is created before the first.
     pub(super) fn new(
         options: Arc<FilesOptions>,
-        root: PathBuf,
+        root: Root,
         writer: Writer,
         epoch: u64,
         written_bytes: Arc<AtomicU64>,
@@ -137,11 +148,13 @@ impl Stage {
         let staged = format!("{staging}/{}-{}-{}.staged", self.writer.incarnation, self.epoch, self.parts);
         let name = published_name(&self.writer, self.epoch, self.parts, self.options.format.suffix());
         let published = if folder.is_empty() { name } else { format!("{folder}/{name}") };
-        create_folders(&self.root.join(staging))?;
-        let path = self.root.join(&staged);
-        // Never an existing file: a thread of a sink that was dropped may still write to it.
-        let file = OpenOptions::new().write(true).create_new(true).open(&path);
-        let file = file.map_err(|cause| disk_error("create", &path, cause))?;
+        let (file, path) = match &self.root {
+            Root::Folder(root) => create(root, &staging, &staged)?,
+            Root::Bucket(_) => {
+                let path = PathBuf::from(TEMPORARY);
+                (tempfile::tempfile().map_err(|cause| disk_error("create", &path, cause))?, path)
+            }
+        };
         let encoder = Encoder::new(self.options.format, self.options.schema.clone(), file, &path)?;
         self.parts += 1;
         Ok(Part { encoder, path, staged, published, rows: 0, used: self.clock })
@@ -153,7 +166,7 @@ impl Stage {
         let bytes_max = account.fair().min(OPEN_BYTES_MAX);
         loop {
             let held = |part: &Part| part.encoder.memory_bytes();
-            let bytes: usize = self.open.values().map(held).sum();
+            let bytes = self.open.values().map(held).sum();
             if bytes <= bytes_max {
                 account.set(bytes);
                 return Ok(());
@@ -175,10 +188,23 @@ impl Stage {
     fn close(&mut self, part: Part) -> Result<()> {
         let (file, size_bytes, hash) = part.encoder.finish(&part.path)?;
         failpoint::hit(&self.writer.lane, "files.closed");
-        sync_file(&file, &part.path)?;
+        let (staged, published, rows) = (part.staged, part.published, part.rows);
+        let mut done = Staged { staged, published, size_bytes, hash, rows, upload: None };
+        match &self.root {
+            Root::Folder(_) => sync_file(&file, &part.path)?,
+            Root::Bucket(bucket) => {
+                // Rows that are encoded meanwhile would come on top.
+                self.account.lock().set(self.held_bytes() + UPLOAD_BYTES.min(size_bytes as usize));
+                Handle::current().block_on(bucket::upload(bucket, &self.writer.lane, file, &mut done))?;
+            }
+        }
         self.done_bytes += size_bytes;
-        self.done.push(Staged { staged: part.staged, published: part.published, size_bytes, hash, rows: part.rows });
+        self.done.push(done);
         Ok(())
+    }
+
+    fn held_bytes(&self) -> usize {
+        self.open.values().map(|part| part.encoder.memory_bytes()).sum()
     }
 
     /// Closes all files and makes them durable: first each file, then the folder that names them.
@@ -188,10 +214,21 @@ impl Stage {
         for part in parts {
             self.close(part)?;
         }
-        if !self.done.is_empty() {
-            sync_folder(&self.root.join(staging(&self.writer.lane)))?;
+        if let Root::Folder(root) = &self.root
+            && !self.done.is_empty()
+        {
+            sync_folder(&root.join(staging(&self.writer.lane)))?;
         }
         self.account.lock().set(0);
         Ok(self.done)
     }
+}
+
+/// Creates the file `staged` in the folder `staging`, with the path that it has. Never an existing one: a thread of a sink that was dropped
+/// may still write to it.
+fn create(root: &Path, staging: &str, staged: &str) -> Result<(File, PathBuf)> {
+    create_folders(&root.join(staging))?;
+    let path = root.join(staged);
+    let file = OpenOptions::new().write(true).create_new(true).open(&path);
+    Ok((file.map_err(|cause| disk_error("create", &path, cause))?, path))
 }

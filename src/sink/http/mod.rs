@@ -178,7 +178,7 @@ impl Sink for HttpSink {
         let rows = file.rows_total;
         let (size_bytes, hash) = blocking(move || file.finish()).await?;
         self.sealed = Some(epoch);
-        Ok(vec![Staged { staged, published, size_bytes, hash, rows }])
+        Ok(vec![Staged { staged, published, size_bytes, hash, rows, upload: None }])
     }
 
     async fn apply(&mut self, epoch: u64, staged: &[Staged]) -> Result<Applied> {
