@@ -35,6 +35,7 @@ use crate::query::project::Project;
 use crate::query::tables::Role;
 use crate::s3;
 use crate::secrets::Secrets;
+use crate::settings::Place;
 use crate::sink::kafka::written_otherwise;
 use crate::sink::memory::{Boards, MemoryTables};
 use crate::source::memory::MemorySource;
@@ -109,21 +110,13 @@ pub struct Run {
     pub reload: watch::Sender<bool>,
 }
 
-/// Whether a checkpoint's place is a bucket's and not a folder.
-pub fn is_in_bucket(place: &str) -> bool {
-    place.contains("://")
-}
-
-/// The checkpoint in a folder, which is made when something is first written, or at `s3://bucket/folder`. Touches nothing.
-pub fn checkpoint_at(place: &str) -> Result<Arc<dyn CheckpointStore>> {
-    let wrong = |text| Error::new(Kind::Sql, format!("the checkpoint {text}"));
-    if !is_in_bucket(place) {
-        return Ok(Arc::new(LocalStore::new(place)));
+/// The checkpoint in a folder, which is made when something is first written, or in a bucket. Touches nothing.
+pub fn checkpoint_at(place: &Place) -> Result<Arc<dyn CheckpointStore>> {
+    if !place.is_in_bucket() {
+        return Ok(Arc::new(LocalStore::new(&place.0)));
     }
-    if !place.starts_with(s3::SCHEME) {
-        return Err(wrong(format!("'{place}' is neither a folder nor 's3://bucket/folder'")));
-    }
-    Ok(Arc::new(S3Store::new(s3::Location::parse(place, &[]).and_then(|place| place.open(None)).map_err(wrong)?)))
+    let wrong = |text| Error::new(Kind::Sql, format!("falaj.checkpoint: {text}"));
+    Ok(Arc::new(S3Store::new(s3::Location::parse(&place.0, &[]).and_then(|place| place.open(None)).map_err(wrong)?)))
 }
 
 /// Checks every table and plans every lane, without a network. What is not set is an error where `secrets` are needed.

@@ -143,22 +143,25 @@ pub fn is_absent(cause: &object_store::Error) -> bool {
     matches!(cause, object_store::Error::NotFound { .. }) && !chain(cause).contains("NoSuchBucket")
 }
 
+/// What S3 calls it when it does not know us, or will not have us.
+const REFUSALS: [&str; 6] =
+    ["AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "ExpiredToken", "InvalidToken", "RequestTimeTooSkewed"];
+
 fn judge(cause: &object_store::Error, chain: &str) -> (Kind, &'static str) {
     use object_store::Error::{PermissionDenied, Unauthenticated};
-    if matches!(cause, PermissionDenied { .. } | Unauthenticated { .. }) || chain.contains("InvalidAccessKeyId") {
+    let is_refusal = matches!(cause, PermissionDenied { .. } | Unauthenticated { .. });
+    if is_refusal || REFUSALS.iter().any(|code| chain.contains(&format!("<Code>{code}<"))) {
         (Kind::Denied, ", since S3 refuses who we are; check the access key, its secret, and what it may do in the bucket")
     } else if chain.contains("169.254.") {
-        (
-            Kind::Denied,
-            ", since nothing says who we are; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or 'aws.access_key_id' and 'aws.secret_access_key'",
-        )
+        let advice = ", since nothing says who we are; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the options \
+                      'aws.access_key_id' and 'aws.secret_access_key'";
+        (Kind::Denied, advice)
     } else if chain.contains("NoSuchBucket") {
         (Kind::Sql, ", since there is no such bucket; make it, or change the location")
     } else if is_distrust(cause) {
-        (
-            Kind::Denied,
-            ", since the server's certificate is not trusted for this host: check who vouches for it ('tls.ca', AWS_CA_BUNDLE) and the host's name",
-        )
+        let advice = ", since the server's certificate is not trusted for this host; check who vouches for it ('tls.ca', AWS_CA_BUNDLE) \
+                      and the host's name";
+        (Kind::Denied, advice)
     } else {
         (Kind::Unreachable, "")
     }

@@ -14,7 +14,7 @@ extensions_options! {
     /// The settings of the process; `falaj` in front of each name.
     pub struct Settings {
         /// The folder that holds the checkpoint of every lane, or 's3://bucket/folder'.
-        pub checkpoint: String, default = "data/run/checkpoint".to_string()
+        pub checkpoint: Place, default = Place("data/run/checkpoint".to_string())
         /// The folder for HTTP bodies that are durable before they are sent.
         pub outbox: String, default = "data/run/outbox".to_string()
         /// The folder for dead letters of sources that have no broker.
@@ -48,8 +48,7 @@ extensions_options! {
 impl Settings {
     /// The folder for changes that wait on disk: in the checkpoint's, if that is one.
     pub fn spool(&self) -> PathBuf {
-        let is_folder = !self.checkpoint.contains("://");
-        Path::new(if is_folder { self.checkpoint.as_str() } else { "data/run" }).join("spool")
+        Path::new(if self.checkpoint.is_in_bucket() { "data/run" } else { &self.checkpoint.0 }).join("spool")
     }
 }
 
@@ -58,6 +57,40 @@ pub const SECRET: &str = "falaj.token";
 
 impl ConfigExtension for Settings {
     const PREFIX: &'static str = "falaj";
+}
+
+/// `falaj.checkpoint`: a folder, or `s3://bucket/folder`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place(pub String);
+
+impl Place {
+    /// Whether it is in a bucket and not a folder.
+    pub fn is_in_bucket(&self) -> bool {
+        self.0.contains("://")
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl ConfigField for Place {
+    fn visit<V: Visit>(&self, visitor: &mut V, key: &str, description: &'static str) {
+        visitor.some(key, self, description);
+    }
+
+    fn set(&mut self, _: &str, value: &str) -> Result<(), DataFusionError> {
+        let place = Place(value.to_string());
+        let is_bucket = value.strip_prefix("s3://").is_some_and(|bucket| !bucket.is_empty() && !bucket.starts_with('/'));
+        if place.is_in_bucket() && !is_bucket {
+            let text = "it must be a folder such as 'data/run/checkpoint', or 's3://bucket/folder'";
+            return Err(DataFusionError::Configuration(text.to_string()));
+        }
+        *self = place;
+        Ok(())
+    }
 }
 
 /// Where a secret is, never the secret itself: settings are shown by `SHOW ALL`. Empty when it was not set.

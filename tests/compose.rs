@@ -181,7 +181,7 @@ fn falaj_fits_its_image() {
     says("COPY queries queries");
     // The settings' folders are below data/ of the working folder, which must outlive the container.
     let settings = Settings::default();
-    assert!(settings.checkpoint.starts_with("data/") && settings.outbox.starts_with("data/"));
+    assert!(settings.checkpoint.0.starts_with("data/") && settings.outbox.starts_with("data/"));
     let (_, mount) = text_of(&falaj["volumes"][0]).split_once(':').unwrap();
     says(&format!("WORKDIR {}", mount.strip_suffix("/data").unwrap()));
     says(&format!("VOLUME {mount}"));

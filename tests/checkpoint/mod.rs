@@ -56,7 +56,7 @@ async fn the_settings_of_a_project_name_the_checkpoint() {
         let (code, text) = falaj(folder.path(), &[&["checkpoint"], args].concat());
         assert_eq!(code, 0, "{args:?}: {text}");
     }
-    let nowhere = "falaj: there is no checkpoint elsewhere; falaj run makes it, and --checkpoint PATH names another\n";
+    let nowhere = "falaj: there is no checkpoint elsewhere; falaj run makes it, and --checkpoint PLACE names another\n";
     for what in ["show", "verify", "fork"] {
         assert_eq!(falaj(folder.path(), &["checkpoint", what, "sql"]), (2, nowhere.to_string()));
     }

@@ -5,4 +5,5 @@ mod kafka;
 mod keys;
 mod postgres;
 mod redis_server;
+mod s3;
 mod services;

@@ -20,6 +20,7 @@ use crate::position::Positions;
 use crate::query::plan::{LanePlan, Work};
 use crate::query::project::Project;
 use crate::secrets::Secrets;
+use crate::settings::Place;
 use crate::sink::Writer;
 use crate::sink::files::{FilesOptions, FilesSink};
 use crate::source::kafka::{KafkaOptions, KafkaSource};
@@ -125,8 +126,8 @@ pub(super) struct Stores {
 }
 
 /// Where the backfill's own checkpoint is.
-fn place(project: &Project) -> String {
-    format!("{}/{FOLDER}", project.settings().checkpoint.trim_end_matches('/'))
+fn place(project: &Project) -> Place {
+    Place(format!("{}/{FOLDER}", project.settings().checkpoint.0.trim_end_matches('/')))
 }
 
 /// Deletes the checkpoint of a backfill that is over. The plan goes first: without it nothing is under way.

@@ -108,7 +108,8 @@ impl FilesOptions {
         if bucket.is_some() && on_new_lineage == OnNewLineage::Replace {
             options.problem("'on_new_lineage' 'replace' is for folders: no store lets one result take another's place in one step; give a new LOCATION");
         }
-        let folder = if bucket.is_some() { PathBuf::new() } else { folder(&table.location, &mut options) };
+        let is_folder = !table.location.starts_with(s3::SCHEME);
+        let folder = if is_folder { folder(&table.location, &mut options) } else { PathBuf::new() };
         let keys = keys(table, &mut options);
         let columns: Vec<usize> =
             (0..table.schema.fields().len()).filter(|index| keys.iter().all(|(_, key)| key != index)).collect();
@@ -153,7 +154,7 @@ fn bucket(location: &str, options: &mut Options<'_>) -> Option<(Location, Files)
     match Location::parse(location, &settings) {
         Ok(location) => Some((location, files)),
         Err(problem) => {
-            options.problem(format!("LOCATION or its options: {problem}"));
+            options.problem(problem);
             None
         }
     }

@@ -283,7 +283,8 @@ fn a_file_is_durable_before_the_folder_that_names_it_and_the_new_place_after_the
     publish::prepare(&options.folder, &writer).unwrap();
     let Output::Rows { rows, .. } = rows(&[(1, Some("a")), (2, Some("b"))]) else { panic!("these are rows") };
     let account = Arc::new(Mutex::new(Account::unlimited(Use::Sink)));
-    let mut stage = Stage::new(Arc::new(options.clone()), options.folder.clone(), writer, 0, Arc::default(), account);
+    let mut stage =
+        Stage::new(Arc::new(options.clone()), Root::Folder(options.folder.clone()), writer, 0, Arc::default(), account);
     stage.write(&rows).unwrap();
     SYNCED.take();
     let staged = stage.seal().unwrap();

@@ -19,6 +19,7 @@ use crate::checkpoint::fork::{self, Forked, Names};
 use crate::checkpoint::read::{self, Lineage};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::settings::Place;
 
 /// What each kind of sink does at the next start.
 const SINKS: &str = "\
@@ -32,14 +33,14 @@ At the next start every sink takes this for a new history:
 ";
 
 /// Forks the checkpoint at `place`, or finishes a fork of it that was broken off.
-pub(super) async fn run(place: &str) -> Result<()> {
-    if app::is_in_bucket(place) { in_bucket(place).await } else { in_folder(place).await }
+pub(super) async fn run(place: &Place) -> Result<()> {
+    if place.is_in_bucket() { in_bucket(place).await } else { in_folder(place).await }
 }
 
-async fn in_bucket(place: &str) -> Result<()> {
+async fn in_bucket(place: &Place) -> Result<()> {
     let old = Checkpoint::open(place).await?;
     let lineage = fork::lineage_after(&old.lineage.lineage)?;
-    let made = format!("{}-{lineage}", place.trim_end_matches('/'));
+    let made = Place(format!("{}-{lineage}", place.0.trim_end_matches('/')));
     let forked = make(&old, &made, &lineage).await?;
     println!("lineage {lineage} goes on from {}", old.lineage.lineage);
     println!("it is in {made}; let the settings name it:  SET falaj.checkpoint = '{made}';");
@@ -47,8 +48,8 @@ async fn in_bucket(place: &str) -> Result<()> {
     Ok(())
 }
 
-async fn in_folder(folder: &str) -> Result<()> {
-    let place = real(Path::new(folder));
+async fn in_folder(folder: &Place) -> Result<()> {
+    let place = real(Path::new(&folder.0));
     if !place.exists() {
         let Some(names) = Names::between_renames(&place, &beside(&place)) else { return Err(absent(folder)) };
         rename(&names.made, &place)?;
@@ -56,13 +57,13 @@ async fn in_folder(folder: &str) -> Result<()> {
         print!("{SINKS}");
         return Ok(());
     }
-    let old = Checkpoint::open(&place.to_string_lossy()).await?;
+    let old = Checkpoint::open(&place_of(&place)).await?;
     for (_, names) in Names::unfinished(&place, &beside(&place)) {
         fs::remove_dir_all(&names.made).map_err(|cause| failed(&names.made, "cannot be cleared away", cause))?;
     }
     let lineage = fork::lineage_after(&old.lineage.lineage)?;
     let names = Names::of(&place, &lineage);
-    let forked = match make(&old, &names.made.to_string_lossy(), &lineage).await {
+    let forked = match make(&old, &place_of(&names.made), &lineage).await {
         Ok(forked) => forked,
         Err(error) => {
             let _ = fs::remove_dir_all(&names.made);
@@ -93,7 +94,7 @@ fn say(forked: &[(String, Forked)]) {
 }
 
 /// Makes the new checkpoint at `made`. Its lineage comes last.
-async fn make(old: &Checkpoint, made: &str, lineage: &str) -> Result<Vec<(String, Forked)>> {
+async fn make(old: &Checkpoint, made: &Place, lineage: &str) -> Result<Vec<(String, Forked)>> {
     let (to, clock) = (app::checkpoint_at(made)?, Clock::system());
     let mut lanes = Vec::new();
     for lane in &old.lanes {
@@ -110,6 +111,10 @@ async fn make(old: &Checkpoint, made: &str, lineage: &str) -> Result<Vec<(String
 fn dropped(forked: &Forked) -> String {
     let text = |epoch| format!("; epoch {epoch} was open, and is read again");
     forked.dropped.map_or(String::new(), text)
+}
+
+fn place_of(folder: &Path) -> Place {
+    Place(folder.display().to_string())
 }
 
 /// Where the folder really is: a link to it stays what it is.

@@ -17,6 +17,7 @@ use crate::checkpoint::fork::Names;
 use crate::checkpoint::read::{self, Lineage};
 use crate::checkpoint::verify;
 use crate::error::{Error, Kind, Result};
+use crate::settings::Place;
 
 /// What `falaj checkpoint` takes.
 #[derive(Debug, Args)]
@@ -80,9 +81,9 @@ pub async fn run(args: CheckpointArgs) -> Result<()> {
 
 impl PlaceArgs {
     /// Where the checkpoint is.
-    async fn read(&self) -> Result<String> {
+    async fn read(&self) -> Result<Place> {
         match &self.checkpoint {
-            Some(place) => Ok(place.clone()),
+            Some(place) => Ok(Place(place.clone())),
             None => Ok(project_dir::read_asking(&self.folder, watch::channel(false).1).await?.settings().checkpoint.clone()),
         }
     }
@@ -104,18 +105,18 @@ impl ShowArgs {
 
 /// A checkpoint that is there.
 struct Checkpoint {
-    place: String,
+    place: Place,
     store: Arc<dyn CheckpointStore>,
     lineage: Lineage,
     lanes: Vec<String>,
 }
 
 impl Checkpoint {
-    async fn open(place: &str) -> Result<Self> {
+    async fn open(place: &Place) -> Result<Self> {
         let store = app::checkpoint_at(place)?;
         let Some(lineage) = read::lineage(store.as_ref()).await? else { return Err(absent(place)) };
         let lanes = read::lanes(store.as_ref()).await?;
-        Ok(Self { place: place.to_string(), store, lineage, lanes })
+        Ok(Self { place: place.clone(), store, lineage, lanes })
     }
 
     /// The name, if it is a lane's.
@@ -133,8 +134,8 @@ impl Checkpoint {
 }
 
 /// Nothing is there, or a fork that was broken off.
-fn absent(place: &str) -> Error {
-    let folder = Path::new(place);
+fn absent(place: &Place) -> Error {
+    let folder = Path::new(&place.0);
     let text = match Names::between_renames(folder, &beside(folder)) {
         Some(_) => format!("the fork of {place} was broken off; 'falaj checkpoint fork' finishes it"),
         None => format!("there is no checkpoint {place}; falaj run makes it, and --checkpoint PLACE names another"),
