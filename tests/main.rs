@@ -26,6 +26,7 @@ mod logs;
 mod lookup_postgres;
 mod parquet_readers;
 mod readme;
+mod redis_cluster;
 mod redis_sink;
 mod registry;
 mod registry_sink;

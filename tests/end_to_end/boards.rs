@@ -9,11 +9,7 @@ const TEN_MINUTES_MS: i64 = 600_000;
 /// Both have exactly the members, scores and order of the oracle, and end some time after falaj does.
 pub(crate) async fn are_exact(project: &Project, oracle: &Oracle) {
     let board = oracle.board(TEN_MINUTES_MS);
-    let counts = top(board.iter().map(|(content, sums)| (content.clone(), sums.events)), 100);
-    let mut expected: Vec<(String, f64)> = counts.into_iter().map(|(content, events)| (content, events as f64)).collect();
-    // Redis keeps members of the same score in their order, and REV turns that around, too; the query put the least first.
-    expected.sort_by(|(left, a), (right, b)| b.total_cmp(a).then_with(|| right.cmp(left)));
-    assert_eq!(project.board("top_content").await, expected);
+    assert_eq!(project.board("top_content").await, counts(oracle));
 
     let engaged = board.iter().map(|(content, sums)| (content.clone(), sums.duration_ms)).filter(|(_, ms)| *ms > 0);
     let expected = top(engaged, 100);
@@ -30,4 +26,13 @@ pub(crate) async fn are_exact(project: &Project, oracle: &Oracle) {
         let ttl: i64 = redis::cmd("TTL").arg(project.board_key(key)).query_async(&mut redis).await.unwrap();
         assert!((1..=300).contains(&ttl), "{key} is gone in {ttl} s");
     }
+}
+
+/// `top_content`, the leader first.
+pub(crate) fn counts(oracle: &Oracle) -> Vec<(String, f64)> {
+    let counts = top(oracle.board(TEN_MINUTES_MS).iter().map(|(content, sums)| (content.clone(), sums.events)), 100);
+    let mut expected: Vec<(String, f64)> = counts.into_iter().map(|(content, events)| (content, events as f64)).collect();
+    // Redis keeps members of the same score in their order, and REV turns that around, too; the query put the least first.
+    expected.sort_by(|(left, a), (right, b)| b.total_cmp(a).then_with(|| right.cmp(left)));
+    expected
 }

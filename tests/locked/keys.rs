@@ -23,10 +23,10 @@ cat server.key server.pem > server.both
 
 /// The folder with `ca.pem`, `server.pem`, `server.key`, `server.both`, `client.pem`, `client.key`, and `other.pem`, an authority that has
 /// vouched for nobody.
-pub(super) struct Keys(tempfile::TempDir);
+pub(crate) struct Keys(tempfile::TempDir);
 
 impl Keys {
-    pub(super) fn make() -> Self {
+    pub(crate) fn make() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let made = Command::new("bash").args(["-c", MAKE]).current_dir(folder.path()).output().unwrap();
         assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
@@ -36,16 +36,16 @@ impl Keys {
         Self(folder)
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.0.path()
     }
 
     /// The same for SQL and settings.
-    pub(super) fn text(&self, name: &str) -> String {
+    pub(crate) fn text(&self, name: &str) -> String {
         self.path(name).display().to_string()
     }
 }

@@ -2,7 +2,7 @@
 
 mod http;
 mod kafka;
-mod keys;
+pub(crate) mod keys;
 mod postgres;
 mod redis_server;
 mod s3;

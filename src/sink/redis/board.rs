@@ -191,7 +191,7 @@ impl Board {
         begin: &str,
         change: &Change<'_>,
     ) -> Result<()> {
-        let staging = super::beside(&self.key, &format!("s:{}:{}:{epoch}", writer.lineage, writer.incarnation));
+        let staging = super::slot::beside(&self.key, &format!("s:{}:{}:{epoch}", writer.lineage, writer.incarnation));
         let parts = change.parts();
         'stagings: for _ in 0..STAGINGS_MAX {
             let mut staged = 0;

@@ -2,26 +2,25 @@
 
 use std::time::{Duration, Instant};
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind};
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, ErrorKind, RedisResult, Script, ServerErrorKind};
 
-use super::server::Server;
+use super::hopeless;
+use super::node::{Failure, Finder};
+use super::server::{Form, Server};
 use crate::backoff::Backoff;
 use crate::error::{Error, Kind, Result};
 use crate::sink::Writer;
-use crate::tls;
 
-/// How long Redis may take for one script; 5 000 members take some 10 ms, so this is a server that hangs.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A call that is not done after this is worth an operator's look.
 const SAID_AFTER: Duration = Duration::from_secs(3);
 /// Each wait between attempts lies between these.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
-/// A connection that is made when first needed and again whenever it was cut.
+/// A connection to the node that has the table's keys, made when first needed and again after each failure.
 pub(super) struct Connection {
-    server: Server,
-    manager: Option<ConnectionManager>,
+    finder: Finder,
+    node: Option<MultiplexedConnection>,
     /// The table, for messages.
     table: String,
     /// The board's key or the rows' prefix, for messages.
@@ -73,44 +72,41 @@ impl<'a> Call<'a> {
 
 impl Connection {
     pub(super) fn new(server: Server, table: &str, key: &str, patience: Duration) -> Self {
-        Self { server, manager: None, table: table.into(), key: key.into(), patience, retries: 0 }
+        Self { finder: Finder::new(server, key), node: None, table: table.into(), key: key.into(), patience, retries: 0 }
     }
 
     /// Runs the call until it is answered, within the patience. Every script may run twice, since an answer can be lost.
     pub(super) async fn run(&mut self, call: &Call<'_>) -> Result<Answer> {
-        let mut manager = match self.manager.take() {
-            Some(manager) => manager,
-            None => self.manager()?,
-        };
-        self.manager = Some(manager.clone());
+        self.finder.prepare(&self.table)?;
         let began = Instant::now();
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
         let mut said = false;
         loop {
-            let error = match attempt(&mut manager, call).await {
+            let failure = match self.attempt(call).await {
                 Ok(answer) => {
                     if said {
                         let (table, seconds) = (&self.table, began.elapsed().as_secs_f64());
-                        tracing::info!("table '{table}': Redis at {} does it again, after {seconds:.1} s", self.address());
+                        tracing::info!("table '{table}': {} does it again, after {seconds:.1} s", self.finder.server());
                     }
                     return self.understand(answer);
                 }
-                Err(error) => error,
+                Err(failure) => failure,
             };
-            if let Some(stop) = self.stops(&error) {
+            if let Some(stop) = self.stops(&failure) {
                 return Err(stop);
             }
+            let error = failure.error;
             let wait = backoff.wait();
             if began.elapsed() + wait > self.patience {
-                let (tried, at) = (began.elapsed().as_secs(), self.address());
+                let (tried, server) = (began.elapsed().as_secs(), self.finder.server());
                 return Err(self
-                    .error(Kind::Unreachable, format!("Redis at {at} has not done it for {tried} s; it is tried again"))
+                    .error(Kind::Unreachable, format!("{server} has not done it for {tried} s; it is tried again"))
                     .because(error));
             }
             if !said && began.elapsed() > SAID_AFTER {
                 said = true;
                 let table = &self.table;
-                tracing::warn!("table '{table}': Redis at {} does not do it: {error}; it is tried again", self.address());
+                tracing::warn!("table '{table}': {} does not do it: {error}; it is tried again", self.finder.server());
             }
             tracing::debug!(table = self.table, %error, "Redis did not answer; trying again");
             self.retries += 1;
@@ -118,25 +114,31 @@ impl Connection {
         }
     }
 
-    fn address(&self) -> &redis::ConnectionAddr {
-        self.server.address()
-    }
-
     /// How many attempts beyond the first there were since this was asked last.
     pub(super) fn take_retries(&mut self) -> u64 {
         std::mem::take(&mut self.retries)
     }
 
-    /// Makes the connection when it is first used.
-    fn manager(&self) -> Result<ConnectionManager> {
-        let config = ConnectionManagerConfig::new()
-            .set_number_of_retries(1)
-            .set_min_delay(BACKOFF.0)
-            .set_connection_timeout(Some(RESPONSE_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT));
-        let client = self.server.client(&self.table)?;
-        ConnectionManager::new_lazy_with_config(client, config)
-            .map_err(|cause| self.error(Kind::Sql, "the option 'url' does not fit this Redis").because(cause))
+    /// One attempt. What fails lets go of the node: it may be another one by now.
+    async fn attempt(&mut self, call: &Call<'_>) -> Result<Vec<String>, Failure> {
+        let mut node = match self.node.take() {
+            Some(node) => node,
+            None => self.finder.find().await?,
+        };
+        let error = match evaluate(&mut node, call).await {
+            Ok(answer) => {
+                self.node = Some(node);
+                return Ok(answer);
+            }
+            Err(error) => error,
+        };
+        if self.finder.server().form == Form::Cluster && error.kind() == ErrorKind::Server(ServerErrorKind::Ask) {
+            self.node = Some(node);
+            if let Some(other) = self.finder.asked_for(&error).await {
+                return Ok(evaluate_there(&mut other?, call).await?);
+            }
+        }
+        Err(error.into())
     }
 
     /// What a script's answer means; the refusals of the fence become errors.
@@ -174,36 +176,13 @@ impl Connection {
         }
     }
 
-    /// The error that ends all attempts, if waiting does not help. What is not known to be hopeless is tried again:
-    /// a server that starts, fails over, is read-only, out of memory or connections comes back.
-    fn stops(&self, error: &RedisError) -> Option<Error> {
-        let text = error.to_string();
-        let stop = |kind, message: &str| Some(self.error(kind, message).because(error.clone()));
-        if text.contains("WRONGTYPE") {
+    /// The error that ends all attempts, if waiting does not help.
+    fn stops(&self, failure: &Failure) -> Option<Error> {
+        if failure.error.to_string().contains("WRONGTYPE") {
             return Some(self.foreign());
         }
-        match error.kind() {
-            ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm) => {
-                stop(Kind::Denied, "Redis refuses the user or the password; check the option 'url' and the user's ACL")
-            }
-            _ if ["NOAUTH", "WRONGPASS", "NOPERM"].iter().any(|code| text.contains(code)) => {
-                stop(Kind::Denied, "Redis refuses the user or the password; check the option 'url' and the user's ACL")
-            }
-            ErrorKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::CrossSlot) => stop(
-                Kind::Sql,
-                "this Redis is a cluster: give the address of the node that holds the key, and a LOCATION with a {hash tag}",
-            ),
-            ErrorKind::InvalidClientConfig | ErrorKind::RESP3NotSupported => {
-                stop(Kind::Sql, "the option 'url' does not fit this Redis")
-            }
-            _ if tls::is_distrust(error) => stop(
-                Kind::Denied,
-                "Redis and falaj do not trust each other: check 'tls.ca' (who vouches for Redis), the host's name in 'url', and 'tls.cert' with \
-                 its key (who vouches for falaj)",
-            ),
-            ErrorKind::UnexpectedReturnType => stop(Kind::Bug, "a script's answer has another form than expected"),
-            _ => None,
-        }
+        let (kind, sentence) = hopeless::sentence(failure, &self.finder.server().form)?;
+        Some(self.error(kind, sentence).because(failure.error.clone()))
     }
 
     fn foreign(&self) -> Error {
@@ -219,12 +198,19 @@ impl Connection {
     }
 }
 
-async fn attempt(manager: &mut ConnectionManager, call: &Call<'_>) -> std::result::Result<Vec<String>, RedisError> {
-    match call.cmd.query_async(manager).await {
+async fn evaluate(node: &mut MultiplexedConnection, call: &Call<'_>) -> RedisResult<Vec<String>> {
+    match call.cmd.query_async(node).await {
         Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-            call.script.load_async(manager).await?;
-            call.cmd.query_async(manager).await
+            call.script.load_async(node).await?;
+            call.cmd.query_async(node).await
         }
         result => result,
     }
+}
+
+/// The same at a node that is just getting the slot, which takes only what asks for that.
+async fn evaluate_there(node: &mut MultiplexedConnection, call: &Call<'_>) -> RedisResult<Vec<String>> {
+    call.script.load_async(node).await?;
+    let (answer,) = redis::pipe().cmd("ASKING").ignore().add_command(call.cmd.clone()).query_async(node).await?;
+    Ok(answer)
 }

@@ -18,15 +18,21 @@
 //! A reader never sees a part: a board comes by one script, or by `RENAME`. `Changes` and `Rows` change the board in place (large
 //! ones on a copy that is swapped in); what Redis lost of them only new changes bring back.
 //!
-//! Hashes are single keys: each row is whole, an epoch is not. `HSET` and `HDEL` under the fence `{LOCATION}:m`. They need one
-//! server, or a `LOCATION` with a `{hash tag}`.
+//! Hashes are single keys: each row is whole, an epoch is not. `HSET` and `HDEL` under the fence `{LOCATION}:m`. A script writes many
+//! of them, so in a cluster they need a `LOCATION` with a `{hash tag}`, which brings them into one slot; see [`slot`].
+//!
+//! So all keys of a table are at one node, in a cluster too, and [`node`] finds it: a failover, or a slot that moves, is an outage
+//! that ends when the node is found. A promoted replica may lack the last writes; its fence tells, and a board comes whole.
 
 mod board;
 mod connection;
+mod hopeless;
+mod node;
 mod options;
 mod refused;
 mod rows;
 mod server;
+mod slot;
 
 use std::time::Duration;
 
@@ -76,7 +82,7 @@ impl RedisSink {
     pub fn new(options: RedisOptions) -> Self {
         let RedisOptions { table, key, server, shape, ttl } = options;
         let connection = Connection::new(server, &table, &key, PATIENCE);
-        let fence = beside(&key, "m");
+        let fence = slot::beside(&key, "m");
         let place = match shape {
             Shape::Zset { member, score } => Place::Board(Board::new(key, fence.clone(), member, score, ttl)),
             Shape::Hash { key: column, columns } => Place::Rows(Rows::new(key, fence.clone(), column, columns, ttl)),
@@ -188,22 +194,4 @@ impl Sink for RedisSink {
 /// A script, with the fence in front of it.
 fn script(body: &str) -> redis::Script {
     redis::Script::new(&format!("{}\n{body}", include_str!("lua/fence.lua")))
-}
-
-/// The name of a key that stands beside `key` in the same slot.
-fn beside(key: &str, name: &str) -> String {
-    let has_tag = key.split_once('{').and_then(|(_, rest)| rest.find('}')).is_some_and(|end| end > 0);
-    if has_tag { format!("{key}:{name}") } else { format!("{{{key}}}:{name}") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keys_beside_a_board_share_its_slot() {
-        for (key, fence) in [("top", "{top}:m"), ("{a}:top", "{a}:top:m")] {
-            assert_eq!(beside(key, "m"), fence);
-        }
-    }
 }

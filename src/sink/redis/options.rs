@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use arrow::datatypes::{DataType, Schema};
 
-use super::server::Server;
+use super::server::{Form, Server};
+use super::slot;
 use crate::error::Result;
 use crate::table::{Options, TableDef, parse_duration};
 
@@ -47,7 +48,10 @@ impl RedisOptions {
     ///
     /// | option | means |
     /// |---|---|
-    /// | `url` | `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS; required |
+    /// | `url` | `redis://[user:password@]host[:port][/db]`, or `rediss://` for TLS; required. Of a cluster or of sentinels it may name several: `host:port,host:port` |
+    /// | `cluster` | `true`: the hosts are nodes of a cluster, which names the others. A hash's `LOCATION` then needs a `{hash tag}` |
+    /// | `sentinel` | the name of a master: the hosts are sentinels, which know where it is; user, password and db of `url` are the master's |
+    /// | `sentinel.user`, `sentinel.password` | what the sentinels themselves ask for; without it they are asked without a password |
     /// | `tls.ca` | a file with who vouches for the server (PEM); without it the machine's own authorities do |
     /// | `tls.cert`, `tls.key` | files with who we are, and the key that proves it |
     /// | `type` | `zset` (the default): one sorted set at `LOCATION`; `hash`: one hash for each row at `LOCATION:<key>` |
@@ -66,6 +70,9 @@ impl RedisOptions {
         if table.location.is_empty() {
             options.problem("LOCATION is empty; it must be the board's key, for instance 'top_content'");
         }
+        if server.as_ref().is_some_and(|server| server.form == Form::Cluster) {
+            one_slot(&mut options, &table.location, &shape);
+        }
         options.finish()?;
         let server = server.ok_or_else(|| table.error("option 'url' cannot be read"))?;
         Ok(Self { table: table.name.clone(), key: table.location.clone(), server, shape, ttl })
@@ -74,6 +81,18 @@ impl RedisOptions {
     /// Whether the table takes whole boards (`emit 'latest'`); hashes take rows and changes only.
     pub fn takes_boards(&self) -> bool {
         matches!(self.shape, Shape::Zset { .. })
+    }
+}
+
+/// Whether all keys of the table come into one slot of a cluster.
+fn one_slot(options: &mut Options<'_>, location: &str, shape: &Shape) {
+    if matches!(shape, Shape::Hash { .. }) && slot::tag(location).is_none() {
+        options.problem(format!(
+            "many hashes are written at a time, and a cluster takes only keys of one slot: give LOCATION a hash tag, '{{{location}}}'"
+        ));
+    } else if !slot::has_neighbours(location) {
+        options
+            .problem("LOCATION has a '}' that ends no {hash tag}: a cluster would have the board and its fence in two slots");
     }
 }
 
@@ -172,10 +191,36 @@ mod tests {
             (vec![("url", "redis://h"), ("member", "id"), ("score", "n"), ("tll", "5m")], "did you mean 'ttl'?"),
             (vec![("url", "redis://h"), ("member", "id"), ("score", "n"), ("ttl", "5 apples")], "such as '5m', or 'off'"),
             (vec![("url", "http://u:secret@h"), ("member", "id"), ("score", "n")], "option 'url' must be like"),
+            (vec![("url", "redis://u:secret@h:x,i"), ("type", "hash"), ("key", "id")], "option 'url' must be like"),
         ] {
             let said = read(&options).map(|_| ()).map_or_else(|error| error.chain(), |()| String::new());
             assert!(said.contains(says) && (says.is_empty() == said.is_empty()), "{options:?}: {said}");
             assert!(!said.contains("secret"), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_cluster_and_sentinels_are_hosts_of_one_url() {
+        let read = |url: &str, more: &[(&str, &str)]| {
+            let options = [&[("url", url), ("member", "id"), ("score", "n")], more].concat();
+            read(&options).map_or_else(|error| error.chain(), |options| options.server.to_string())
+        };
+        let (cluster, sentinel) = ([("cluster", "true")], [("sentinel", "mine")]);
+        for (url, more, says) in [
+            ("redis://h", &[][..], "Redis at h:6379"),
+            ("redis+unix:///run/redis", &[], "Redis at /run/redis"),
+            ("rediss://u:secret@h,i:7000/", &cluster, "the Redis cluster at h:6379,i:7000"),
+            ("redis://:sec,ret@h,[::1],[::2]:7/2", &sentinel, "the Redis 'mine' of the sentinels at h:26379,::1:26379,::2:7"),
+            ("redis://h,i", &[], "names more than one host: with 'cluster' 'true'"),
+            ("redis://h/1", &cluster, "a cluster has none but 0"),
+            ("redis+unix:///run/redis", &cluster, "must be like 'redis://user:password@host:port,host:port'"),
+            ("redis://h", &[cluster, sentinel].concat(), "exclude each other"),
+            ("redis://h", &[("sentinel.user", "me")], "no use without the option 'sentinel'"),
+            ("redis://h", &[sentinel[0], ("sentinel.user", "me")], "'sentinel.user' needs 'sentinel.password'"),
+            ("redis://h", &[cluster[0], ("type", "hash")], "give LOCATION a hash tag, '{top}'"),
+        ] {
+            let said = read(url, more);
+            assert!(said.contains(says), "{url} {more:?}: {said}");
         }
     }
 }
