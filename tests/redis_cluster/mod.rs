@@ -24,13 +24,14 @@ struct World {
 }
 
 impl World {
-    /// `options` say where the board is.
-    async fn new(options: &str) -> Self {
+    /// `options` say where the board of a key is.
+    async fn new(options: impl FnOnce(&str) -> String) -> Self {
         let project = Project::new(PARTITIONS).await;
+        let key = project.board_key("top_content");
         project.fill_content(CONTENTS, SEED);
         project.remove(&["bigquery", "partner", "top_content_seconds"]);
-        project.replace("sinks", "'url' '${env:REDIS_URL:-redis://localhost:6379}'", options);
-        Self { key: project.board_key("top_content"), project, events: events(EVENTS), sent: 0 }
+        project.replace("sinks", "'url' '${env:REDIS_URL:-redis://localhost:6379}'", &options(&key));
+        Self { key, project, events: events(EVENTS), sent: 0 }
     }
 
     /// Puts the next quarter on the topic; gives the board that is to come of all that are there, the leader first.

@@ -10,7 +10,7 @@ async fn a_master_that_dies_is_replaced_by_the_sentinels_and_the_board_is_right(
     let mut watched = Watched::start(None);
     // Who is asked first is not there.
     let url = format!("'url' 'redis://127.0.0.1:1,{}', 'sentinel' 'mine'", watched.hosts("127.0.0.1"));
-    let mut world = World::new(&url).await;
+    let mut world = World::new(|_| url).await;
     let key = world.key.clone();
     let expected = world.produce();
     let mut falaj = world.start();

@@ -71,11 +71,6 @@ impl Server {
         self.child.wait().unwrap();
     }
 
-    /// Whether it runs.
-    fn lives(&mut self) -> bool {
-        self.child.try_wait().unwrap().is_none()
-    }
-
     /// Sends it a signal, by its name.
     pub(super) fn signal(&self, name: &str) {
         Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
@@ -126,7 +121,7 @@ impl Cluster {
         let mut settings: Vec<String> = [
             "cluster-enabled yes",
             "cluster-announce-ip 127.0.0.1",
-            "cluster-node-timeout 2000",
+            "cluster-node-timeout 4000",
             "cluster-replica-validity-factor 0",
         ]
         .map(String::from)
@@ -158,9 +153,8 @@ impl Cluster {
     }
 
     /// The node that has `key`, of those that run.
-    pub(super) fn master_of(&mut self, key: &str) -> usize {
-        let owns = |node: &mut Server| node.lives() && node.ask(&["EXISTS", key]).parse::<u32>().is_ok();
-        self.nodes.iter_mut().position(owns).unwrap()
+    pub(super) fn master_of(&self, key: &str) -> usize {
+        self.nodes.iter().position(|node| node.ask(&["EXISTS", key]).parse::<u32>().is_ok()).unwrap()
     }
 
     /// A replica of a node.
@@ -176,9 +170,8 @@ impl Cluster {
     }
 
     /// A board, the leader first, wherever it is.
-    pub(super) fn board(&mut self, key: &str) -> Vec<(String, f64)> {
-        let node = self.nodes.iter_mut().find_map(|node| node.lives().then_some(&*node)).unwrap();
-        board(node, key)
+    pub(super) fn board(&self, key: &str) -> Vec<(String, f64)> {
+        board(self.nodes.iter().find(|node| node.ask(&["PING"]) == "PONG").unwrap(), key)
     }
 }
 
@@ -207,7 +200,7 @@ impl Watched {
         let mut settings = vec![
             "sentinel resolve-hostnames yes\nsentinel announce-hostnames yes".to_string(),
             format!("sentinel monitor mine {name} {} 1", master.port),
-            "sentinel down-after-milliseconds mine 1000\nsentinel failover-timeout mine 1000".to_string(),
+            "sentinel down-after-milliseconds mine 4000\nsentinel failover-timeout mine 1000".to_string(),
         ];
         settings
             .extend(keys.map(|_| format!("sentinel auth-pass mine {ADMIN}\nuser watcher on >{SENTINEL_PASSWORD} ~* &* +@all")));

@@ -51,7 +51,7 @@ impl Table {
 
 #[tokio::test]
 async fn who_is_asked_for_what_he_is_not_says_so_in_one_sentence() {
-    let (mut cluster, watched, single) = (Cluster::start(0, None), Watched::start(None), Server::single());
+    let (cluster, watched, single) = (Cluster::start(0, None), Watched::start(None), Server::single());
     let master = cluster.master_of("top");
     let stranger = cluster.nodes[cluster.another_master(master)].port;
     let url = |port: u16| format!("redis://127.0.0.1:{port}");

@@ -19,10 +19,11 @@
 //! ones on a copy that is swapped in); what Redis lost of them only new changes bring back.
 //!
 //! Hashes are single keys: each row is whole, an epoch is not. `HSET` and `HDEL` under the fence `{LOCATION}:m`. A script writes many
-//! of them, so in a cluster they need a `LOCATION` with a `{hash tag}`, which brings them into one slot; see [`slot`].
+//! of them, so in a cluster they need a `LOCATION` with a `{hash tag}`, which brings them into one slot (`slot.rs`).
 //!
-//! So all keys of a table are at one node, in a cluster too, and [`node`] finds it: a failover, or a slot that moves, is an outage
-//! that ends when the node is found. A promoted replica may lack the last writes; its fence tells, and a board comes whole.
+//! So all keys of a table are at one node, in a cluster too, and `node.rs` finds it: a failover, or a slot that moves, is an outage
+//! that ends when the node is found. A promoted replica may lack the last writes; its fence tells, and a board comes whole. A slot
+//! that is just moving takes differences; a whole board waits until it has moved, as Redis will have it (`TRYAGAIN`).
 
 mod board;
 mod connection;

@@ -81,7 +81,7 @@ impl Finder {
         Ok(connect(info, RESPONSE_TIMEOUT).await?)
     }
 
-    /// Connects to the node that `error` names (`ASK`, of a slot under way to another node), if it names one.
+    /// Connects to the node that `error` names, if it names one: `ASK`, of a slot that is moving to it.
     pub(super) async fn asked_for(&self, error: &RedisError) -> Option<RedisResult<MultiplexedConnection>> {
         let (address, _slot) = error.redirect_node()?;
         let (host, port) = address.rsplit_once(':')?;
@@ -93,16 +93,11 @@ impl Finder {
     async fn owner(&mut self) -> RedisResult<Host> {
         let mut failure = None;
         for asked in self.in_turn() {
-            let answer = question(self.server.redis_at(&asked), &["CLUSTER", "SLOTS"]).await;
-            match answer {
+            match question(self.server.redis_at(&asked), &["CLUSTER", "SLOTS"]).await {
                 Ok(ranges) => {
-                    let (owner, nodes) = read(ranges, self.slot, &asked.0);
-                    self.known = nodes
-                        .into_iter()
-                        .chain(self.server.hosts.iter().cloned())
-                        .collect::<BTreeSet<_>>()
-                        .into_iter()
-                        .collect();
+                    let (owner, mut nodes) = read(ranges, self.slot, &asked.0);
+                    nodes.extend(self.server.hosts.iter().cloned());
+                    self.known = nodes.into_iter().collect();
                     return owner.ok_or_else(|| {
                         (ErrorKind::ClusterConnectionNotFound, "no node of the cluster has the slot of the table's keys").into()
                     });
@@ -126,6 +121,7 @@ impl Finder {
         Err(failure.unwrap_or_else(|| (ErrorKind::MasterNameNotFoundBySentinel, "every sentinel says so").into()))
     }
 
+    /// Everybody who can be asked, in another order each time.
     fn in_turn(&mut self) -> Vec<Host> {
         let mut hosts = self.known.clone();
         let first = self.next % hosts.len().max(1);
