@@ -33,7 +33,7 @@ use crate::memory::{Memory, Share, Use};
 use crate::query::plan::{LanePlan, plan_lane};
 use crate::query::project::Project;
 use crate::query::tables::Role;
-use crate::s3;
+use crate::s3::{Bucket, Location};
 use crate::secrets::Secrets;
 use crate::settings::Place;
 use crate::sink::kafka::written_otherwise;
@@ -112,11 +112,12 @@ pub struct Run {
 
 /// The checkpoint in a folder, which is made when something is first written, or in a bucket. Touches nothing.
 pub fn checkpoint_at(place: &Place) -> Result<Arc<dyn CheckpointStore>> {
-    if !place.is_in_bucket() {
-        return Ok(Arc::new(LocalStore::new(&place.0)));
-    }
+    if place.is_in_bucket() { Ok(Arc::new(S3Store::new(bucket(place)?))) } else { Ok(Arc::new(LocalStore::new(&place.0))) }
+}
+
+fn bucket(place: &Place) -> Result<Bucket> {
     let wrong = |text| Error::new(Kind::Sql, format!("falaj.checkpoint: {text}"));
-    Ok(Arc::new(S3Store::new(s3::Location::parse(&place.0, &[]).and_then(|place| place.open(None)).map_err(wrong)?)))
+    Location::parse(&place.0, &[]).and_then(|place| place.open(None)).map_err(wrong)
 }
 
 /// Checks every table and plans every lane, without a network. What is not set is an error where `secrets` are needed.

@@ -15,7 +15,7 @@ extensions_options! {
     pub struct Settings {
         /// The folder that holds the checkpoint of every lane, or 's3://bucket/folder'.
         pub checkpoint: Place, default = Place("data/run/checkpoint".to_string())
-        /// The folder for HTTP bodies that are durable before they are sent.
+        /// The folder for HTTP bodies that are durable before they are sent. Copies go with a checkpoint that is in a bucket.
         pub outbox: String, default = "data/run/outbox".to_string()
         /// The folder for dead letters of sources that have no broker.
         pub dead_letters: String, default = "data/run/dead_letters".to_string()

@@ -132,7 +132,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio_postgres", &["postgres", "lookup::postgres", "source::postgres", "tool::generate"]),
     ("pgwire_replication", &["postgres", "lookup::postgres", "source::postgres"]),
     ("parquet", &["sink::files"]),
-    ("object_store", &["s3", "checkpoint::s3", "sink::files"]),
+    ("object_store", &["s3", "checkpoint::s3", "sink::files", "sink::http"]),
     ("prometheus_client", &["metrics"]),
     ("axum", &["web", "tool::receive"]),
     ("ratatui", &["tool::board"]),
@@ -336,7 +336,7 @@ fn allowed(from: &str, layer: Layer, to: &str, target: Layer) -> bool {
     let writer = adapter && below(from, "dead") && to == "sink";
     // The room of a system is for its own adapters.
     let client =
-        target == Client && layer == Adapter && (from.ends_with(&format!("::{to}")) || (from, to) == ("sink::files", "s3"));
+        target == Client && layer == Adapter && (from.ends_with(&format!("::{to}")) || to == "s3" && below(from, "sink"));
     // A source's options name the type of its schemas, and a sink registers the schema of what it writes.
     let schemas = adapter && to == "registry";
     may || own_port || own_core || writer || client || schemas

@@ -93,7 +93,7 @@ fn backfill_lane(
     let memory = of.memory.clone();
     let (until, ends) = watch::channel(until);
     let (told, caught_up) = watch::channel(false);
-    let mut parts = source.lane(project, run, of, &stores.own, &plan.lineage, &outbox(project))?;
+    let mut parts = source.lane(project, run, of, &stores.own, &plan.lineage, &outbox(project)?)?;
     (parts.until, parts.caught_up, parts.start) = (ends, Some(told), Start::Earliest);
     match (planned.way, files.clone()) {
         (Way::Folder, Some(options)) => {

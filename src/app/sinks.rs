@@ -1,14 +1,17 @@
 //! Tables into adapters: which sink a table is, when its lane emits, and how it is made.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Run, World};
+use super::{Run, World, bucket};
 use crate::error::Result;
 use crate::lane::Emit;
 use crate::lookup::postgres::PostgresLookup;
 use crate::memory::{Share, Use};
 use crate::query::tables::{Role, role};
 use crate::registry::http::HttpRegistry;
+use crate::s3::Bucket;
+use crate::settings::{Place, Settings};
 use crate::sink::Sink;
 use crate::sink::files::{FilesOptions, FilesSink};
 use crate::sink::http::{HttpOptions, HttpSink};
@@ -104,17 +107,40 @@ pub(super) fn kept(run: &Run) -> Option<&MemoryTables> {
     }
 }
 
+/// Where HTTP bodies are kept until they are sent: in a folder and, where the checkpoint is in a bucket, with copies beside it.
+#[derive(Clone)]
+pub(super) struct Outbox {
+    folder: PathBuf,
+    copies: Option<Bucket>,
+}
+
+impl Outbox {
+    /// That of the lanes, or another one which is called `name`.
+    pub(super) fn new(settings: &Settings, name: Option<&str>) -> Result<Self> {
+        let folder = Path::new(&settings.outbox).join(name.unwrap_or_default());
+        let copies = match &settings.checkpoint {
+            place if place.is_in_bucket() => {
+                let name = name.map_or(String::new(), |name| format!("/{name}"));
+                let place = Place(format!("{}/falaj.outbox{name}", place.0.trim_end_matches('/')));
+                Some(bucket(&place)?)
+            }
+            _ => None,
+        };
+        Ok(Self { folder, copies })
+    }
+}
+
 pub(super) fn make_sink(
     kind: SinkKind,
     table: &TableDef,
-    outbox: String,
+    outbox: &Outbox,
     run: &Run,
     memory: Share,
 ) -> crate::lane::Make<Box<dyn Sink>> {
     let inside = matches!(run.world, World::Inside(_));
     let outbox = match &run.world {
-        World::Real => outbox,
-        World::Inside(inside) => inside.folder.join("outbox").display().to_string(),
+        World::Real => outbox.clone(),
+        World::Inside(inside) => Outbox { folder: inside.folder.join("outbox"), copies: None },
     };
     let column = |option: &str| table.options.get(option).and_then(|name| table.schema.index_of(name).ok());
     let watched = column("member").zip(column("score"));
@@ -129,7 +155,10 @@ pub(super) fn make_sink(
             SinkKind::Redis(_) | SinkKind::Kafka(_) if inside => Box::new(MemorySink::forgetful()),
             SinkKind::Redis(options) => Box::new(RedisSink::new(options.clone()).accounted(account)),
             SinkKind::Files(options) => Box::new(FilesSink::new(options.clone()).accounted(account)),
-            SinkKind::Http(options) => Box::new(HttpSink::new(options.clone(), &outbox).accounted(account)),
+            SinkKind::Http(options) => {
+                let sink = HttpSink::new(options.clone(), &outbox.folder).copied_to(outbox.copies.clone());
+                Box::new(sink.accounted(account))
+            }
             SinkKind::Kafka(options) => {
                 let sink = KafkaSink::new(options.clone()).accounted(account);
                 Box::new(match options.registry() {

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::opened::{Captured, Opened};
-use super::sinks::{SinkKind, emit_of, kept, make_sink, placeholder};
+use super::sinks::{Outbox, SinkKind, emit_of, kept, make_sink, placeholder};
 use super::{EPOCH_PARTS, Run, World, inside_folder};
 use crate::checkpoint::CheckpointStore;
 use crate::dead::DeadLetters;
@@ -94,8 +94,9 @@ impl OpenSource {
         lanes: &mut JoinSet<Result<()>>,
     ) -> Result<()> {
         let settings = project.settings();
+        let outbox = Outbox::new(settings, None)?;
         for plan in plans {
-            lanes.spawn(driver::run(self.lane(project, run, plan, store, lineage, &settings.outbox)?));
+            lanes.spawn(driver::run(self.lane(project, run, plan, store, lineage, &outbox)?));
         }
         let name = format!("{}.dlq", self.def.name);
         let parts = LettersParts {
@@ -127,7 +128,7 @@ impl OpenSource {
         plan: LanePlan,
         store: &Arc<dyn CheckpointStore>,
         lineage: &str,
-        outbox: &str,
+        outbox: &Outbox,
     ) -> Result<LaneParts> {
         let settings = project.settings();
         let ns = |duration: Duration| i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX);
@@ -156,7 +157,7 @@ impl OpenSource {
             source: Arc::clone(&self.opened.source),
             log: Arc::clone(&self.log),
             start: self.opened.start,
-            make_sink: make_sink(kind, &sink, outbox.to_string(), run, plan.memory.clone()),
+            make_sink: make_sink(kind, &sink, outbox, run, plan.memory.clone()),
             make_dead: self.make_dead(run, settings, place),
             store: Arc::clone(store),
             lineage: lineage.to_string(),

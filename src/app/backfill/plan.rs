@@ -1,13 +1,13 @@
 //! What a backfill is to do: decided once, written down beside its checkpoint, and the same after each start.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use crate::app::sinks::{SinkKind, emit_of};
+use crate::app::sinks::{Outbox, SinkKind, emit_of};
 use crate::app::{check, checkpoint_at};
 use crate::checkpoint::CheckpointStore;
 use crate::checkpoint::fork::lineage_after;
@@ -146,8 +146,8 @@ async fn clear(own: &dyn CheckpointStore) -> Result<()> {
 }
 
 /// The outbox of a backfill: the lanes clear away what is not theirs in their own.
-pub(super) fn outbox(project: &Project) -> String {
-    Path::new(&project.settings().outbox).join(OUTBOX).display().to_string()
+pub(super) fn outbox(project: &Project) -> Result<Outbox> {
+    Outbox::new(project.settings(), Some(OUTBOX))
 }
 
 impl Stores {

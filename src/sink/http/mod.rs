@@ -14,6 +14,7 @@
 //!
 //! Nothing can be asked of an HTTP receiver, so `open` says `None`.
 
+mod copies;
 mod gate;
 mod options;
 mod outbox;
@@ -26,18 +27,22 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 
+use self::copies::Copies;
 pub use self::options::HttpOptions;
 use self::send::Sender;
 use crate::batch::Output;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::memory::{Account, Use};
+use crate::s3::Bucket;
 use crate::sink::{Applied, Sink, Staged, Writer, json};
 
 /// The sink of a `STORED AS HTTP` table.
 pub struct HttpSink {
     options: HttpOptions,
     folder: PathBuf,
+    /// Where the checkpoint is in a bucket.
+    copies: Option<Copies>,
     writer: Option<Writer>,
     sender: Option<Arc<Sender>>,
     /// The file of the epoch that is being taken.
@@ -54,12 +59,19 @@ impl HttpSink {
         Self {
             options,
             folder: folder.into(),
+            copies: None,
             writer: None,
             sender: None,
             open: None,
             sealed: None,
             account: Account::unlimited(Use::Sink),
         }
+    }
+
+    /// The same, with a copy of each file in `bucket` until it was sent.
+    pub fn copied_to(mut self, bucket: Option<Bucket>) -> Self {
+        self.copies = bucket.map(Copies);
+        self
     }
 
     /// The same, with its bodies on `account`: fewer are under way when memory is short.
@@ -90,6 +102,9 @@ impl HttpSink {
     /// Sends the bodies of one file, several at a time, at most `concurrency` of them in memory.
     async fn send_file(&mut self, sender: &Sender, staged: &Staged, resumed: bool, applied: &mut Applied) -> Result<()> {
         let (path, file) = (self.folder.join(&staged.staged), staged.clone());
+        if let Some(copies) = self.copies.as_ref().filter(|_| resumed) {
+            copies.get(staged, &path).await?;
+        }
         let open = move || outbox::Reader::open(path, resumed.then_some((file.size_bytes, file.hash.as_str())));
         let mut reader = blocking(open).await?;
         let (mut part, mut at_end, mut rows, mut largest) = (0, false, 0, 0);
@@ -135,8 +150,11 @@ impl Sink for HttpSink {
         Ok(None)
     }
 
-    async fn discard(&mut self, keep: &[Staged]) -> Result<()> {
-        let keep: Vec<PathBuf> = keep.iter().map(|staged| self.folder.join(&staged.staged)).collect();
+    async fn discard(&mut self, kept: &[Staged]) -> Result<()> {
+        let keep: Vec<PathBuf> = kept.iter().map(|staged| self.folder.join(&staged.staged)).collect();
+        if let Some(copies) = &self.copies {
+            copies.discard(&self.writer()?.lane, kept).await?;
+        }
         let lane = self.folder.join(&self.writer()?.lane);
         blocking(move || {
             outbox::list(&lane)?.iter().filter(|path| !keep.contains(path)).try_for_each(|path| outbox::delete(path))
@@ -177,6 +195,9 @@ impl Sink for HttpSink {
         let (staged, published) = (self.name(epoch)?, format!("{}/{}/{epoch}", writer.lineage, writer.lane));
         let rows = file.rows_total;
         let (size_bytes, hash) = blocking(move || file.finish()).await?;
+        if let Some(copies) = &self.copies {
+            copies.put(&staged, &self.folder.join(&staged)).await?;
+        }
         self.sealed = Some(epoch);
         Ok(vec![Staged { staged, published, size_bytes, hash, rows, upload: None }])
     }
@@ -198,6 +219,9 @@ impl Sink for HttpSink {
     }
 
     async fn committed(&mut self, _epoch: u64, staged: &[Staged]) -> Result<()> {
+        if let Some(copies) = &self.copies {
+            copies.delete(staged.iter().map(|staged| staged.staged.as_str())).await?;
+        }
         let paths: Vec<PathBuf> = staged.iter().map(|staged| self.folder.join(&staged.staged)).collect();
         blocking(move || paths.iter().try_for_each(|path| outbox::delete(path))).await
     }
