@@ -22,6 +22,7 @@ use crate::tool::receive::{self, ReceiveArgs};
 use crate::tool::run::{self, CheckArgs, RunArgs};
 use crate::tool::status::{self, StatusArgs};
 use crate::tool::top::{self, TopArgs};
+use crate::traces;
 
 /// Events from Postgres and Kafka through SQL files into Redis, Parquet and HTTP, exactly once, in well under a second.
 #[derive(Debug, Parser)]
@@ -128,16 +129,21 @@ pub fn run() -> ExitCode {
         LogFormat::Text => logs.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => logs.json().flatten_event(true).init(),
     }
+    let traces = traces::start();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let done = match runtime {
         Ok(runtime) => {
-            let done = runtime.block_on(dispatch(cli.command));
+            let done = match &traces {
+                Ok(_) => runtime.block_on(dispatch(cli.command)),
+                Err(error) => Err(error.clone()),
+            };
             // A thread may wait for a server that is away for half a minute; nothing depends on what it does by now.
             runtime.shutdown_timeout(THREADS_MAX_WAIT);
             done
         }
         Err(cause) => Err(Error::new(Kind::Bug, "the async runtime could not be started").because(cause)),
     };
+    drop(traces);
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

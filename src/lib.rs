@@ -90,5 +90,6 @@ pub mod status;
 pub mod table;
 pub mod tls;
 pub mod tool;
+pub mod traces;
 pub mod web;
 pub mod window;

@@ -45,6 +45,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("status", Words),
     ("table", Words),
     ("tls", Words),
+    ("traces", Words),
     ("kafka", Client),
     ("postgres", Client),
     ("s3", Client),
@@ -139,6 +140,9 @@ const CRATES: &[(&str, &[&str])] = &[
     ("indicatif", &["tool::generate", "tool::progress"]),
     ("clap", &["cli", "tool"]),
     ("tracing_subscriber", &["cli"]),
+    ("opentelemetry", &["traces"]),
+    ("opentelemetry_sdk", &["traces"]),
+    ("opentelemetry_otlp", &["traces"]),
     (
         "datafusion",
         &[
@@ -171,7 +175,7 @@ const CRATES: &[(&str, &[&str])] = &[
     ("tokio::fs", &["checkpoint::local", "dead::folder", "sink::files", "sink::http", "tool"]),
     ("std::net", &["web", "tool"]),
     ("tokio::net", &["web", "tool"]),
-    ("std::env", &["secrets", "failpoint", "s3"]),
+    ("std::env", &["secrets", "failpoint", "s3", "traces"]),
 ];
 
 const LINES_MAX: usize = 500;

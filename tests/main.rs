@@ -33,5 +33,7 @@ mod registry_sink;
 mod s3;
 mod shipped;
 mod support;
+#[cfg(feature = "otlp")]
+mod traces;
 mod watched;
 mod wrong_use;

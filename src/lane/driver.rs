@@ -24,6 +24,7 @@ use crate::query::plan::{LanePlan, Work};
 use crate::source::log::LogReader;
 use crate::source::{Source, Start};
 use crate::status::{LaneState, LaneStatus, Wiring};
+use crate::traces;
 
 const ROLL_LINGER: Duration = Duration::from_millis(100);
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
@@ -101,7 +102,7 @@ where
         }
         if outage.is_none() {
             tracing::warn!("lane '{name}' waits: {}", error.chain());
-            (pause, outage) = (BACKOFF_FIRST, Some(Instant::now()));
+            (pause, outage) = (BACKOFF_FIRST, Some((Instant::now(), error.chain())));
         }
         status.set_trouble(None, Some(error.chain()));
         let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
@@ -116,7 +117,7 @@ async fn attempt(
     status: &LaneStatus,
     stop: &watch::Receiver<bool>,
     drive: impl Future<Output = Result<()>>,
-    outage: &mut Option<Instant>,
+    outage: &mut Option<(Instant, String)>,
 ) -> Result<()> {
     let (mut drive, mut overdue) = (pin!(drive), pin!(overdue(stop.clone())));
     loop {
@@ -127,8 +128,10 @@ async fn attempt(
                 return Err(Error::new(Kind::Unreachable, text));
             }
             () = runs_on(status), if outage.is_some() => {
-                let lasted = outage.take().map_or(Duration::ZERO, |since| since.elapsed());
-                tracing::info!("lane '{name}' runs again after {:.1} s", lasted.as_secs_f64());
+                if let Some((since, why)) = outage.take() {
+                    tracing::info!("lane '{name}' runs again after {:.1} s", since.elapsed().as_secs_f64());
+                    traces::outage(name, &why, since.elapsed());
+                }
             }
         }
     }
@@ -168,6 +171,8 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
     if !handover::wait(parts, claimed).await? {
         return Ok(());
     }
+    let recovering = Instant::now();
+    parts.status.traced.forget();
     let store = Arc::clone(&parts.store);
     let name = &parts.plan.name;
     let needs = if matches!(parts.plan.work, Work::Rows(_)) { Needs::LastEpoch } else { Needs::State };
@@ -200,7 +205,7 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
                 rows::redo(parts, leaf, &mut open, intent.clone()).await?;
             }
             parts.source.acknowledge(&parts.plan.name, &open.positions);
-            let mut reader = begin(parts, &open);
+            let mut reader = begin(parts, &open, recovering);
             while !over(parts, &reader, false) {
                 let worked = rows::epoch(parts, leaf, &mut open, &mut reader, &mut pace).await?;
                 tell(parts, &mut open, &reader, ends.as_ref()).await?;
@@ -217,7 +222,7 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
         }
         Work::Windows(windows) => {
             let mut windowed = restore(parts, windows, &mut open, &recovered).await?;
-            let mut reader = begin(parts, &open);
+            let mut reader = begin(parts, &open, recovering);
             loop {
                 let worked = windowed.epoch(parts, windows, &mut open, &mut reader, &mut pace).await?;
                 tell(parts, &mut open, &reader, ends.as_ref()).await?;
@@ -243,7 +248,8 @@ async fn drive(parts: &LaneParts, claimed: &AtomicU64) -> Result<()> {
     }
 }
 
-fn begin(parts: &LaneParts, open: &Open) -> LogReader {
+fn begin(parts: &LaneParts, open: &Open, recovering: Instant) -> LogReader {
+    traces::recovery(&parts.plan.name, open.log.writer().incarnation, recovering.elapsed());
     parts.status.set_state(LaneState::Running);
     parts.log.subscribe(open.positions.clone()).accounted(parts.plan.memory.account(Use::Epoch))
 }

@@ -18,6 +18,7 @@ use crate::failpoint;
 use crate::position::{Positions, Span};
 use crate::sink::{Applied, Sink, Staged};
 use crate::status::Phase;
+use crate::traces::Epoch;
 
 /// What a lane holds while it runs: all of it is dropped and made anew after an error.
 pub struct Open {
@@ -179,6 +180,8 @@ impl Open {
             );
         }
         status.epoch.store(intent.epoch, Ordering::Relaxed);
+        let (lane, epoch) = (parts.plan.name.as_str(), intent.epoch);
+        status.traced.send(Epoch { lane, epoch, records: taken.records, rows: applied.rows, letters: late + refused });
         if taken.appended_ms > 0 {
             let latency_ms = parts.clock.now_ms().saturating_sub(taken.appended_ms).max(0);
             status.record_latency(latency_ms as u64 * 1000);

@@ -12,6 +12,7 @@ use super::latency::Latency;
 use super::times::{Distribution, PHASES, PartitionLag, Phase, PhaseSnapshot, PhaseTimes};
 use super::wiring::{Trouble, Wiring};
 use crate::clock::Clock;
+use crate::traces;
 
 /// The figures of one lane. Relaxed atomics: each is right by itself, two of them may be a moment apart.
 #[derive(Debug)]
@@ -57,6 +58,8 @@ pub struct LaneStatus {
     event_latency: Latency,
     partitions: Mutex<Vec<PartitionLag>>,
     phases: Mutex<[PhaseTimes; 5]>,
+    /// The parts of the epoch that the lane is at, for its trace.
+    pub traced: traces::Parts,
     /// How long writing the last snapshot took, µs; 0 before the first.
     pub snapshot_us: AtomicU64,
     /// The time that went into snapshots, µs.
@@ -115,6 +118,7 @@ impl Default for LaneStatus {
             event_latency: Latency::default(),
             partitions: Mutex::default(),
             phases: Mutex::default(),
+            traced: traces::Parts::default(),
             snapshot_us: AtomicU64::new(0),
             snapshots_us: AtomicU64::new(0),
             snapshot_at_ms: AtomicI64::new(0),
@@ -180,6 +184,7 @@ impl LaneStatus {
 
     /// Notes how long a part of an epoch took.
     pub fn record_phase(&self, phase: Phase, took: Duration) {
+        self.traced.note(PHASES[phase as usize].1, took);
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let times = &mut self.phases.lock()[phase as usize];
         times.total_us = times.total_us.saturating_add(took_us);
