@@ -121,7 +121,8 @@ impl Bucket {
     /// What a key is called within this place; `None`: it is not in it.
     pub fn name<'k>(&self, key: &'k Path) -> Option<&'k str> {
         let rest = key.as_ref().strip_prefix(self.prefix.as_ref())?;
-        Some(rest.strip_prefix('/').unwrap_or(rest)).filter(|rest| !rest.is_empty())
+        let name = if self.prefix.as_ref().is_empty() { rest } else { rest.strip_prefix('/')? };
+        (!name.is_empty()).then_some(name)
     }
 
     /// Where `name` is, for messages.
@@ -217,15 +218,18 @@ mod tests {
 
     #[test]
     fn names_and_keys_are_each_others_reverse() {
-        for (location, key) in
-            [("s3://b/some/place/", "some/place/dt=2026-11-27/a%3Ab.parquet"), ("s3://b", "dt=2026-11-27/a%3Ab.parquet")]
+        for name in
+            ["dt=2026-11-27/a%3Ab.parquet", "k=größer 大/x y.json", "k=50%25 off~|&+<x>$@!;/,().parquet", "k=.../_staging"]
         {
-            let bucket = bucket(location, &[]).unwrap();
-            let made = bucket.key("dt=2026-11-27/a%3Ab.parquet");
-            assert_eq!(made.as_ref(), key);
-            assert_eq!(bucket.name(&made), Some("dt=2026-11-27/a%3Ab.parquet"));
+            for (location, before) in [("s3://b/some/place/", "some/place/"), ("s3://b", ""), ("s3://b/größer", "größer/")]
+            {
+                let bucket = bucket(location, &[]).unwrap();
+                let key = bucket.key(name);
+                assert_eq!(key.as_ref(), format!("{before}{name}"));
+                assert_eq!(bucket.name(&key), Some(name));
+            }
         }
-        assert_eq!(bucket("s3://b/here", &[]).unwrap().name(&Path::from("there/x")), None);
+        assert_eq!(bucket("s3://b/here", &[]).unwrap().name(&Path::from("hereafter/x")), None);
     }
 
     #[test]

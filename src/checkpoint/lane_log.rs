@@ -110,6 +110,9 @@ impl LaneLog {
         if log.take_over(lineage, mine, recovered.incarnation, make).await? {
             recovered = recover(store.as_ref(), lineage, lane, needs).await?;
         }
+        if recovered.next < log.next - 1 {
+            return Err(lags(lane, log.next - 1));
+        }
         log.stand_at(&recovered);
         Ok((log, recovered))
     }
@@ -346,6 +349,13 @@ fn is_handed_over(lane: &str, handover: &Handover) -> Error {
         _ => "; if that has ended too soon, 'falaj backfill' finishes it",
     };
     let text = format!("lane '{lane}' is being handed over to the result of a backfill ({}){advice}", handover.lineage);
+    Error::new(Kind::Unreachable, text)
+}
+
+/// What a store does not list may be the very record that says where the lane stands.
+pub(super) fn lags(lane: &str, number: u64) -> Error {
+    let text =
+        format!("the checkpoint's store does not list record {number} of lane '{lane}' yet, which is there; it is tried again");
     Error::new(Kind::Unreachable, text)
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use futures::future::join_all;
 
 use super::CheckpointStore;
+use super::lane_log::lags;
 use super::read::{ADVICE, READS, Tries, last_run, numbers_in, record, record_name};
 use super::record::{Entry, Handover, Intent, Record, Snapshot, Step};
 use crate::error::{Error, Kind, Result};
@@ -95,6 +96,12 @@ async fn recover_once(store: &dyn CheckpointStore, lineage: &str, lane: &str, ne
     let names = store.list(lane).await?;
     let numbers = numbers_in(&names);
     let run = last_run(&numbers);
+    // Before the last run of numbers there is a gap, if the store lists all that there is.
+    if let Some(before) = numbers.get(run).and_then(|first| first.checked_sub(1))
+        && store.read(&record_name(lane, before)).await?.is_some()
+    {
+        return Err(lags(lane, before));
+    }
     let mut recovered = Recovered {
         next: numbers.last().map_or(0, |last| last.saturating_add(1)),
         oldest: numbers.get(run).copied().unwrap_or(0),

@@ -201,7 +201,8 @@ async fn a_record_that_is_not_as_it_was_written_is_named() {
 
 #[tokio::test]
 async fn a_torn_or_missing_record_behind_what_is_needed_does_no_harm() {
-    for place in Place::all() {
+    // Hundreds of reads, and S3 would make no difference but in time.
+    for place in [Place::of("local"), Place::of("memory")] {
         let (store, _) = written(&place, Needs::LastEpoch).await;
         replace(&store, &record_name(LANE, 3), |_| b"{".to_vec()).await;
         let (_, found) = claim(&store, Needs::LastEpoch).await.unwrap();

@@ -4,6 +4,7 @@ mod conformance;
 mod driven;
 mod fork;
 mod handover;
+mod lagging;
 mod log;
 mod model;
 mod server;
