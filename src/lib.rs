@@ -52,11 +52,11 @@
 //! # Where to read
 //!
 //! Modules in the order in which data flows: [`source`] (and its [`source::log`]) → [`decode`] (and [`registry`]) → [`lookup`] → [`query`] →
-//! [`window`] → [`lane`] → [`checkpoint`] → [`sink`], [`dead`] (both over `kafka`'s transactions). Begin with [`lane`]: the loop is [`lane::driver`], the protocol
+//! [`window`] → [`lane`] → [`checkpoint`] → [`sink`], [`dead`] (both over `kafka`'s transactions; [`s3`] is how checkpoint, files and outbox reach a bucket). Begin with [`lane`]: the loop is [`lane::driver`], the protocol
 //! [`lane::epoch`]. [`app`] puts adapters together and is the only module that names them; [`tool`] has one file for each command.
 //! [`app::backfill`] reads history again, beside the lanes; [`checkpoint::handover`] is how its results take the place of theirs.
 //! The words that all share are in [`position`], [`batch`], [`headers`], [`error`], [`backoff`], [`table`], [`settings`],
-//! [`secrets`], [`clock`], [`status`], [`metrics`], [`memory`], [`pgoutput`], [`debezium`], [`failpoint`].
+//! [`secrets`], [`clock`], [`status`], [`metrics`], [`memory`], [`tls`], [`traces`], [`pgoutput`], [`debezium`], [`failpoint`].
 //! Skip [`web`] and [`tool`] at first.
 
 pub mod app;

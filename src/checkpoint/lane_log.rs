@@ -1,4 +1,4 @@
-//! One lane's log of records: claimed, appended, purged. [`read`](super::read) says what a claim finds.
+//! One lane's log of records: claimed, appended, purged. [`recover`](mod@super::recover) says what a claim finds.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

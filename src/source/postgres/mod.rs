@@ -9,7 +9,7 @@
 //! A change's offset is its number among the changes of its table since the slot's beginning. Postgres always sends the same
 //! changes in the same order (of commits, and within a transaction as they were made), so that counting from a *mark*, a place
 //! between two transactions with the offsets there, gives every change its number again. What is acknowledged is gone; before that
-//! the mark behind it is durable ([`Keeper`]). A lane reads again from the buffer; after a restart, the slot sends again whatever lies
+//! the mark behind it is durable ([`Keeper`](crate::source::Keeper)). A lane reads again from the buffer; after a restart, the slot sends again whatever lies
 //! behind the mark.
 //!
 //! * [`options`]: what a user may write, checked without a network;

@@ -20,6 +20,7 @@ pub(super) struct FilterArgs {
     /// Only letters of this source: the table's name, or its topic's
     #[arg(long, value_name = "TABLE")]
     pub(super) source: Option<String>,
+    #[allow(rustdoc::invalid_html_tags, reason = "it is the help of the command")]
     /// Only letters of this lane; undecodable records are letters of the lane '<table>.dlq'
     #[arg(long, value_name = "LANE")]
     lane: Option<String>,
