@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// What came of an attempt.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -71,12 +72,13 @@ pub struct Error {
     kind: Kind,
     message: String,
     cause: Option<Arc<dyn StdError + Send + Sync>>,
+    told: Option<Instant>,
 }
 
 impl Error {
     /// An error with a sentence that says what happened and what to do about it.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), cause: None }
+        Self { kind, message: message.into(), cause: None, told: None }
     }
 
     /// The same error with the failure that led to it.
@@ -89,6 +91,17 @@ impl Error {
     pub fn at(mut self, prefix: impl fmt::Display) -> Self {
         self.message = format!("{prefix}: {}", self.message);
         self
+    }
+
+    /// The same error, of an outage that began at `since` and has been told.
+    pub fn told_since(mut self, since: Instant) -> Self {
+        self.told = Some(since);
+        self
+    }
+
+    /// When the outage began, if it has been told: then it need not be told again.
+    pub fn told(&self) -> Option<Instant> {
+        self.told
     }
 
     /// What kind of failure it is.

@@ -38,6 +38,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("headers", Words),
     ("memory", Words),
     ("metrics", Words),
+    ("outage", Words),
     ("pgoutput", Words),
     ("position", Words),
     ("secrets", Words),

@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::lane::Emit;
 use crate::lookup::postgres::PostgresLookup;
 use crate::memory::{Share, Use};
+use crate::outage::Outage;
 use crate::query::tables::{Role, role};
 use crate::registry::http::HttpRegistry;
 use crate::s3::Bucket;
@@ -145,6 +146,8 @@ pub(super) fn make_sink(
     let column = |option: &str| table.options.get(option).and_then(|name| table.schema.index_of(name).ok());
     let watched = column("member").zip(column("score"));
     let (name, boards) = (table.name.clone(), run.boards.clone());
+    // The sinks that the lane makes one after the other meet the same outage.
+    let outage = Outage::default();
     let kept = kept(run).map(|tables| tables.of(&table.name));
     Arc::new(move || {
         if let Some(table) = &kept {
@@ -153,11 +156,11 @@ pub(super) fn make_sink(
         let account = memory.account(Use::Sink);
         let sink: Box<dyn Sink> = match &kind {
             SinkKind::Redis(_) | SinkKind::Kafka(_) if inside => Box::new(MemorySink::forgetful()),
-            SinkKind::Redis(options) => Box::new(RedisSink::new(options.clone()).accounted(account)),
+            SinkKind::Redis(options) => Box::new(RedisSink::new(options.clone()).accounted(account).in_outage(outage.clone())),
             SinkKind::Files(options) => Box::new(FilesSink::new(options.clone()).accounted(account)),
             SinkKind::Http(options) => {
                 let sink = HttpSink::new(options.clone(), &outbox.folder).copied_to(outbox.copies.clone());
-                Box::new(sink.accounted(account))
+                Box::new(sink.accounted(account).in_outage(outage.clone()))
             }
             SinkKind::Kafka(options) => {
                 let sink = KafkaSink::new(options.clone()).accounted(account);

@@ -101,8 +101,10 @@ where
             return Ok(());
         }
         if outage.is_none() {
-            tracing::warn!("lane '{name}' waits: {}", error.chain());
-            (pause, outage) = (BACKOFF_FIRST, Some((Instant::now(), error.chain())));
+            if error.told().is_none() {
+                tracing::warn!("lane '{name}' waits: {}", error.chain());
+            }
+            (pause, outage) = (BACKOFF_FIRST, Some((Instant::now(), error.clone())));
         }
         status.set_trouble(None, Some(error.chain()));
         let stopped = async { stop.wait_for(|stop| *stop).await.is_ok() };
@@ -117,7 +119,7 @@ async fn attempt(
     status: &LaneStatus,
     stop: &watch::Receiver<bool>,
     drive: impl Future<Output = Result<()>>,
-    outage: &mut Option<(Instant, String)>,
+    outage: &mut Option<(Instant, Error)>,
 ) -> Result<()> {
     let (mut drive, mut overdue) = (pin!(drive), pin!(overdue(stop.clone())));
     loop {
@@ -128,9 +130,12 @@ async fn attempt(
                 return Err(Error::new(Kind::Unreachable, text));
             }
             () = runs_on(status), if outage.is_some() => {
-                if let Some((since, why)) = outage.take() {
-                    tracing::info!("lane '{name}' runs again after {:.1} s", since.elapsed().as_secs_f64());
-                    traces::outage(name, &why, since.elapsed());
+                if let Some((noticed, why)) = outage.take() {
+                    // Who has told the outage tells that it is over.
+                    if why.told().is_none() {
+                        tracing::info!("lane '{name}' runs again after {:.1} s", noticed.elapsed().as_secs_f64());
+                    }
+                    traces::outage(name, &why.chain(), why.told().unwrap_or(noticed).elapsed());
                 }
             }
         }

@@ -34,6 +34,7 @@ use crate::batch::Output;
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
 use crate::memory::{Account, Use};
+use crate::outage::Outage;
 use crate::s3::Bucket;
 use crate::sink::{Applied, Sink, Staged, Writer, json};
 
@@ -43,6 +44,7 @@ pub struct HttpSink {
     folder: PathBuf,
     /// Where the checkpoint is in a bucket.
     copies: Option<Copies>,
+    outage: Outage,
     writer: Option<Writer>,
     sender: Option<Arc<Sender>>,
     /// The file of the epoch that is being taken.
@@ -60,6 +62,7 @@ impl HttpSink {
             options,
             folder: folder.into(),
             copies: None,
+            outage: Outage::default(),
             writer: None,
             sender: None,
             open: None,
@@ -71,6 +74,12 @@ impl HttpSink {
     /// The same, with a copy of each file in `bucket` until it was sent.
     pub fn copied_to(mut self, bucket: Option<Bucket>) -> Self {
         self.copies = bucket.map(Copies);
+        self
+    }
+
+    /// The same, telling its troubles as those of `outage`.
+    pub fn in_outage(mut self, outage: Outage) -> Self {
+        self.outage = outage;
         self
     }
 
@@ -145,7 +154,7 @@ impl Sink for HttpSink {
     }
 
     async fn open(&mut self, writer: &Writer) -> Result<Option<u64>> {
-        self.sender = Some(Arc::new(Sender::new(self.options.clone())?));
+        self.sender = Some(Arc::new(Sender::new(self.options.clone(), self.outage.clone())?));
         self.writer = Some(writer.clone());
         Ok(None)
     }

@@ -1,7 +1,7 @@
 //! Sends one body until it is taken, refused row by row, or it is time to say that nobody answers.
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,10 +15,9 @@ use crate::backoff::Backoff;
 use crate::batch::{DeadLetter, Stage};
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
+use crate::outage::Outage;
 use crate::tls::{self, Own};
 
-/// A request that is not taken after this is worth an operator's look.
-const SAID_AFTER: Duration = Duration::from_secs(3);
 /// Each wait between attempts lies between these, unless the other side names one.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// The longest wait that the other side may ask for.
@@ -36,8 +35,7 @@ pub(super) struct Sender {
     options: HttpOptions,
     pub(super) gate: Gate,
     retries: AtomicU64,
-    /// That requests are not taken was said; it is said again only after one was.
-    said_away: AtomicBool,
+    outage: Outage,
 }
 
 /// What a status code asks for.
@@ -66,7 +64,7 @@ struct Refusal {
 }
 
 impl Sender {
-    pub(super) fn new(options: HttpOptions) -> Result<Self> {
+    pub(super) fn new(options: HttpOptions, outage: Outage) -> Result<Self> {
         let (table, files) = (options.table.as_str(), &options.files);
         let mut client = Client::builder()
             .timeout(options.timeout)
@@ -87,13 +85,7 @@ impl Sender {
         let client = client.build().map_err(|cause| {
             Error::new(Kind::Denied, format!("table '{table}': no HTTP client could be made")).because(cause)
         })?;
-        Ok(Self {
-            client,
-            gate: Gate::new(options.concurrency_max),
-            options,
-            retries: AtomicU64::new(0),
-            said_away: AtomicBool::new(false),
-        })
+        Ok(Self { client, gate: Gate::new(options.concurrency_max), options, retries: AtomicU64::new(0), outage })
     }
 
     /// How many attempts beyond the first there were since this was asked last.
@@ -130,9 +122,8 @@ impl Sender {
         loop {
             let why = match self.attempt(key, bytes.clone()).await? {
                 Attempt::Done => {
-                    if self.said_away.swap(false, Ordering::Relaxed) {
-                        let (table, url, seconds) =
-                            (&self.options.table, self.options.shown_url(), began.elapsed().as_secs_f64());
+                    if let Some(lasted) = self.outage.ends() {
+                        let (table, url, seconds) = (&self.options.table, self.options.shown_url(), lasted.as_secs_f64());
                         tracing::info!("table '{table}': {url} takes requests again, after {seconds:.1} s");
                     }
                     return Ok(None);
@@ -150,9 +141,9 @@ impl Sender {
             };
             if began.elapsed() >= self.options.retry_for {
                 let message = format!("has not taken a request for {} s ({why}); it is tried again", began.elapsed().as_secs());
-                return Err(self.error(Kind::Unreachable, message));
+                return Err(self.outage.gives_up(self.error(Kind::Unreachable, message)));
             }
-            if began.elapsed() > SAID_AFTER && !self.said_away.swap(true, Ordering::Relaxed) {
+            if self.outage.fails(began) {
                 let (table, url) = (&self.options.table, self.options.shown_url());
                 tracing::warn!("table '{table}': {url} takes no requests: {why}; they are tried again");
             }

@@ -10,10 +10,9 @@ use super::node::{Failure, Finder};
 use super::server::{Form, Server};
 use crate::backoff::Backoff;
 use crate::error::{Error, Kind, Result};
+use crate::outage::Outage;
 use crate::sink::Writer;
 
-/// A call that is not done after this is worth an operator's look.
-const SAID_AFTER: Duration = Duration::from_secs(3);
 /// Each wait between attempts lies between these.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
@@ -27,6 +26,7 @@ pub(super) struct Connection {
     key: String,
     /// How long one call is tried before it fails as unreachable.
     pub(super) patience: Duration,
+    pub(super) outage: Outage,
     /// Attempts beyond the first, since the last [`take_retries`](Self::take_retries).
     retries: u64,
 }
@@ -72,7 +72,15 @@ impl<'a> Call<'a> {
 
 impl Connection {
     pub(super) fn new(server: Server, table: &str, key: &str, patience: Duration) -> Self {
-        Self { finder: Finder::new(server, key), node: None, table: table.into(), key: key.into(), patience, retries: 0 }
+        Self {
+            finder: Finder::new(server, key),
+            node: None,
+            table: table.into(),
+            key: key.into(),
+            patience,
+            outage: Outage::default(),
+            retries: 0,
+        }
     }
 
     /// Runs the call until it is answered, within the patience. Every script may run twice, since an answer can be lost.
@@ -80,12 +88,11 @@ impl Connection {
         self.finder.prepare(&self.table)?;
         let began = Instant::now();
         let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
-        let mut said = false;
         loop {
             let failure = match self.attempt(call).await {
                 Ok(answer) => {
-                    if said {
-                        let (table, seconds) = (&self.table, began.elapsed().as_secs_f64());
+                    if let Some(lasted) = self.outage.ends() {
+                        let (table, seconds) = (&self.table, lasted.as_secs_f64());
                         tracing::info!("table '{table}': {} does it again, after {seconds:.1} s", self.finder.server());
                     }
                     return self.understand(answer);
@@ -99,12 +106,11 @@ impl Connection {
             let wait = backoff.wait();
             if began.elapsed() + wait > self.patience {
                 let (tried, server) = (began.elapsed().as_secs(), self.finder.server());
-                return Err(self
-                    .error(Kind::Unreachable, format!("{server} has not done it for {tried} s; it is tried again"))
-                    .because(error));
+                let given_up =
+                    self.error(Kind::Unreachable, format!("{server} has not done it for {tried} s; it is tried again"));
+                return Err(self.outage.gives_up(given_up.because(error)));
             }
-            if !said && began.elapsed() > SAID_AFTER {
-                said = true;
+            if self.outage.fails(began) {
                 let table = &self.table;
                 tracing::warn!("table '{table}': {} does not do it: {error}; it is tried again", self.finder.server());
             }

@@ -48,6 +48,7 @@ use crate::batch::{DeadLetter, Output};
 use crate::error::{Kind, Result};
 use crate::failpoint;
 use crate::memory::{Account, Use};
+use crate::outage::Outage;
 use crate::sink::{Applied, Sink, Staged, Writer};
 
 /// How long one script is tried before apply fails and the lane recovers (and says so in its status).
@@ -102,6 +103,12 @@ impl RedisSink {
     /// The same, with what it holds on `account`.
     pub fn accounted(mut self, account: Account) -> Self {
         self.account = account;
+        self
+    }
+
+    /// The same, telling its troubles as those of `outage`.
+    pub fn in_outage(mut self, outage: Outage) -> Self {
+        self.connection.outage = outage;
         self
     }
 
