@@ -9,6 +9,7 @@ use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::error::{Error, Kind, Result};
+use crate::private;
 use crate::tls;
 use crate::tool::backfill::{self, BackfillArgs};
 use crate::tool::capture::{self, CaptureArgs};
@@ -31,6 +32,9 @@ struct Cli {
     /// How log lines look on standard error; FALAJ_LOG says which there are (such as falaj=debug)
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+    /// Let the system write a core dump when falaj crashes, and debuggers of its user look into it; both see passwords and payloads
+    #[arg(long, global = true)]
+    core_dumps: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -119,6 +123,9 @@ pub fn run() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
+    if !cli.core_dumps {
+        private::close_memory();
+    }
     end_with_the_reader(&cli.command);
     // What ends a replication connection comes back as an error of ours, and is told once.
     // The demo shows what happens itself, and draws where log lines would go.

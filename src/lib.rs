@@ -56,7 +56,7 @@
 //! [`lane::epoch`]. [`app`] puts adapters together and is the only module that names them; [`tool`] has one file for each command.
 //! [`app::backfill`] reads history again, beside the lanes; [`checkpoint::handover`] is how its results take the place of theirs.
 //! The words that all share are in [`position`], [`batch`], [`headers`], [`error`], [`backoff`], [`table`], [`settings`],
-//! [`secrets`], [`clock`], [`status`], [`metrics`], [`memory`], [`outage`], [`tls`], [`traces`], [`pgoutput`], [`debezium`], [`failpoint`].
+//! [`secrets`], [`private`], [`clock`], [`status`], [`metrics`], [`memory`], [`outage`], [`tls`], [`traces`], [`pgoutput`], [`debezium`], [`failpoint`].
 //! Skip [`web`] and [`tool`] at first.
 
 pub mod app;
@@ -80,6 +80,7 @@ pub mod outage;
 pub mod pgoutput;
 pub mod position;
 pub(crate) mod postgres;
+pub mod private;
 pub mod query;
 pub mod registry;
 pub mod s3;

@@ -41,6 +41,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("outage", Words),
     ("pgoutput", Words),
     ("position", Words),
+    ("private", Words),
     ("secrets", Words),
     ("settings", Words),
     ("status", Words),
@@ -163,6 +164,7 @@ const CRATES: &[(&str, &[&str])] = &[
         &[
             "checkpoint::local",
             "dead::folder",
+            "private",
             "registry::http",
             "s3",
             "sink::files",

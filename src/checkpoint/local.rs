@@ -22,6 +22,7 @@ use super::fork::Names;
 use super::{CheckpointStore, Stored};
 use crate::error::{Error, Kind, Result};
 use crate::failpoint;
+use crate::private;
 
 /// A file under another name that is so old was left by a process that died.
 const ABANDONED: Duration = Duration::from_secs(3600);
@@ -185,7 +186,7 @@ fn no_broken_fork(folder: &Path) -> Result<()> {
 
 /// Makes a folder and makes its name durable in each folder above.
 fn create_folders(folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder)?;
+    private::create_folders(folder)?;
     for above in folder.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty()).take(3) {
         File::open(above)?.sync_all()?;
     }

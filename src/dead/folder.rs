@@ -24,6 +24,7 @@ use crate::batch::DeadLetter;
 use crate::clock::Clock;
 use crate::dead::DeadLetters;
 use crate::error::{Error, Kind, Result};
+use crate::private;
 use crate::sink::Writer;
 
 /// The most of a message that is written, as on a topic.
@@ -128,16 +129,13 @@ fn publish(folder: &Path, name: &str, lines: impl FnOnce(&mut dyn Write) -> io::
 
 /// Makes `folder` and what is missing above it; each new name is durable.
 fn create_folders(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
+    let missing: Vec<&Path> = folder.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.is_dir()).collect();
+    private::create_folders(folder)?;
+    for made in missing {
+        let above = made.parent().filter(|above| !above.as_os_str().is_empty());
+        File::open(above.unwrap_or(Path::new(".")))?.sync_all()?;
     }
-    let above = folder.parent().filter(|above| !above.as_os_str().is_empty());
-    above.map_or(Ok(()), create_folders)?;
-    match fs::create_dir(folder) {
-        Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => return Err(cause),
-        _ => {}
-    }
-    File::open(above.unwrap_or(Path::new(".")))?.sync_all()
+    Ok(())
 }
 
 fn write_lines(out: &mut dyn Write, topic: &str, lane: &str, letters: &[DeadLetter], originals: &Originals) -> io::Result<()> {

@@ -21,6 +21,11 @@ pub(crate) const FOR_READERS: [&str; 9] = [
 /// Options that only a writer looks at.
 pub(crate) const FOR_WRITERS: [&str; 4] = ["key", "emit", "partitions", "replication"];
 
+/// Settings by which librdkafka would load code into this process or start another, some as soon as it hears of them. SQL says where data
+/// goes, not what runs.
+const CODE: [&str; 5] =
+    ["plugin.library.paths", "ssl.engine.location", "ssl.engine.id", "ssl.providers", "sasl.kerberos.kinit.cmd"];
+
 /// What librdkafka says about `kafka.*` options, without their values: those may be secrets. `fixed` are those that a user
 /// cannot set.
 pub(crate) fn wrong_settings(settings: &[(String, String)], fixed: &[&str]) -> Vec<String> {
@@ -28,6 +33,8 @@ pub(crate) fn wrong_settings(settings: &[(String, String)], fixed: &[&str]) -> V
     for (name, value) in settings {
         if fixed.contains(&name.as_str()) || name == "bootstrap.servers" {
             problems.push(format!("option 'kafka.{name}' cannot be set: falaj decides it"));
+        } else if CODE.contains(&name.as_str()) {
+            problems.push(format!("option 'kafka.{name}' cannot be set: it lets librdkafka run other code"));
         } else if let Err(KafkaError::ClientConfig(_, why, ..)) =
             ClientConfig::new().set(name, value).create_native_config().map(drop)
         {

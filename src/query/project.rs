@@ -4,16 +4,18 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::TableProviderFactory;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::{LogicalPlan, Statement as PlannedStatement};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{Set, Statement as SqlStatement};
 
 use super::problem::{at, setting_error, sql_error};
 use super::statements::{Placed, check_declarations, statements};
-use super::tables::{Columns, Role, TableFactory, role};
+use super::tables::{Columns, Role, STORED_AS, TableFactory, role};
 use super::time::EpochTime;
 use super::windows::{Tables, WindowFunction};
 use super::wording::Known;
@@ -76,6 +78,8 @@ impl Project {
                 }
             }
         }
+        // DataFusion would open the file of a CSV to find its columns.
+        check_declarations(bare.iter())?;
         let (factory, time) = (TableFactory::default(), EpochTime::default());
         let none: SchemaRef = Arc::new(Schema::empty());
         factory.set_columns(&bare.iter().map(|placed| (placed.declares(), Arc::clone(&none))).collect());
@@ -222,10 +226,12 @@ fn new_session(time: &EpochTime, factory: &TableFactory, tables: &Tables, memory
         // It would turn one count(DISTINCT) into two aggregates, of which only one can be cut.
         optimizer.rules.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
     }
-    for name in ["KAFKA", "POSTGRES", "REDIS", "PARQUET", "JSON", "HTTP", "PRINT"] {
-        builder = builder.with_table_factory(name.to_string(), Arc::new(factory.clone()));
-    }
-    let session = SessionContext::new_with_state(builder.build());
+    // Nothing but our tables: what DataFusion would make of other words reads files.
+    let ours: HashMap<String, Arc<dyn TableProviderFactory>> = STORED_AS
+        .map(|name| (name.to_string(), Arc::new(factory.clone()) as Arc<dyn TableProviderFactory>))
+        .into_iter()
+        .collect();
+    let session = SessionContext::new_with_state(builder.with_table_factories(ours).build());
     for function in time.functions() {
         session.register_udf(function.as_ref().clone());
     }
@@ -249,9 +255,19 @@ async fn fill(session: &SessionContext, tables: &Tables) {
     }
 }
 
+/// Settings of DataFusion that would let a plan have other memory than `falaj.memory_limit`, files on the disk, or tables that no statement
+/// of the folder declares.
+const CLOSED: [&str; 2] = ["datafusion.runtime.", "datafusion.catalog."];
+
 async fn run(session: &SessionContext, factory: &TableFactory, placed: &Placed) -> Result<()> {
     factory.set_place(&placed.place);
     let planned = session.state().statement_to_plan(placed.statement.clone()).await;
+    if let Ok(LogicalPlan::Statement(PlannedStatement::SetVariable(set))) = &planned
+        && CLOSED.iter().any(|closed| set.variable.to_lowercase().starts_with(closed))
+    {
+        let why = "falaj decides what memory, disk and tables a query has; the memory is SET falaj.memory_limit = '1GiB'";
+        return Err(at(&placed.place, format!("setting '{}' cannot be set: {why}", set.variable)));
+    }
     let done = match planned {
         Ok(plan) => session.execute_logical_plan(plan).await.map(|_| ()),
         Err(error) => Err(error),

@@ -96,6 +96,9 @@ impl TableProvider for SinkTable {
     }
 }
 
+/// What a table may be stored as.
+pub(crate) const STORED_AS: [&str; 7] = ["KAFKA", "POSTGRES", "REDIS", "PARQUET", "JSON", "HTTP", "PRINT"];
+
 /// What a declared table is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -117,9 +120,8 @@ pub fn role(stored_as: &str, unbounded: bool) -> Result<Role, String> {
             Err("a sink is not UNBOUNDED: leave the word out".to_string())
         }
         (other, _) => {
-            let known = ["KAFKA", "POSTGRES", "REDIS", "PARQUET", "JSON", "HTTP", "PRINT"];
-            let hint = crate::table::did_you_mean(other, known)
-                .map_or_else(|| format!("known are {}", known.join(", ")), |word| format!("did you mean {word}?"));
+            let hint = crate::table::did_you_mean(other, STORED_AS)
+                .map_or_else(|| format!("known are {}", STORED_AS.join(", ")), |word| format!("did you mean {word}?"));
             Err(format!("there is no STORED AS {other}; {hint}"))
         }
     }

@@ -50,7 +50,8 @@ impl Remote {
                 Some(Token::new(text).map_err(wrong)?)
             }
         };
-        let mut client = Client::builder().timeout(TIMEOUT).no_proxy();
+        // The token is for this address, and for none that it points to.
+        let mut client = Client::builder().timeout(TIMEOUT).no_proxy().redirect(reqwest::redirect::Policy::none());
         if let Some(path) = &args.ca_file {
             let wrong = |cause| Error::new(Kind::Usage, format!("{} has no certificate in PEM", path.display())).because(cause);
             for certificate in Certificate::from_pem_bundle(&read(path)?).map_err(wrong)? {

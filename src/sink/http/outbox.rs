@@ -15,6 +15,7 @@ use twox_hash::xxhash3_64::{DEFAULT_SECRET_LENGTH, RawHasher, SecretBuffer};
 
 use super::options::Format;
 use crate::error::{Error, Kind, Result};
+use crate::private;
 
 /// Bytes of a frame before its rows, and of each row before the body.
 const HEAD: usize = 8;
@@ -89,7 +90,7 @@ impl Writer {
     /// Begins the file anew.
     pub(super) fn create(path: PathBuf, format: Format) -> Result<Self> {
         if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(|cause| failed(cause, "create the folder", folder))?;
+            private::create_folders(folder).map_err(|cause| failed(cause, "create the folder", folder))?;
         }
         let file = File::create(&path).map_err(|cause| failed(cause, "create", &path))?;
         let hasher = new_hash();

@@ -12,6 +12,7 @@ use super::buffer::PARTITION;
 use crate::batch::Payloads;
 use crate::error::{Error, Kind, Result};
 use crate::position::Span;
+use crate::private;
 
 const MAGIC: &[u8; 8] = b"falajsp1";
 
@@ -39,7 +40,7 @@ impl Spool {
     pub(super) fn write(&self, piece: &Payloads, how: Written) -> Result<()> {
         let path = self.path(piece.span, how);
         let write = || -> io::Result<()> {
-            fs::create_dir_all(&self.folder)?;
+            private::create_folders(&self.folder)?;
             let mut file = File::create(&path)?;
             file.write_all(&encode(piece))?;
             if how == Written::Durably { file.sync_all() } else { Ok(()) }
@@ -50,7 +51,7 @@ impl Spool {
     /// Makes the names of what was written durable.
     pub(super) fn sync(&self) -> Result<()> {
         let sync = || -> io::Result<()> {
-            fs::create_dir_all(&self.folder)?;
+            private::create_folders(&self.folder)?;
             File::open(&self.folder)?.sync_all()?;
             self.folder.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
         };
@@ -117,7 +118,7 @@ impl Spool {
     pub(super) fn write_relations(&self, text: &[u8]) -> Result<()> {
         let path = self.folder.join(RELATIONS);
         let write = || -> io::Result<()> {
-            fs::create_dir_all(&self.folder)?;
+            private::create_folders(&self.folder)?;
             // Rows of an earlier snapshot may still need what stands there.
             let part = self.folder.join("relations.part");
             let mut file = File::create(&part)?;
