@@ -109,7 +109,8 @@ impl Error {
         self.kind
     }
 
-    /// The sentence and all causes in one line, for logs and for a lane's last error.
+    /// The sentence and all causes in one line, for logs and for a lane's last error. What another server said may be in it: no line is
+    /// forged, and no terminal obeys it.
     pub fn chain(&self) -> String {
         let mut line = self.message.clone();
         let mut next = self.source();
@@ -121,7 +122,7 @@ impl Error {
             }
             next = cause.source();
         }
-        line
+        if line.contains(char::is_control) { line.replace(char::is_control, " ") } else { line }
     }
 }
 

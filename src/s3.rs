@@ -4,6 +4,8 @@
 //! `AWS_REGION`, `AWS_ENDPOINT_URL`; a web identity, a container's or the machine's role), and from a table's options `aws.*`, which come
 //! first. `AWS_CA_BUNDLE` names a file with who vouches for the server.
 
+mod client;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -12,8 +14,10 @@ use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::path::Path;
-use object_store::{BackoffConfig, Certificate, ClientOptions, RetryConfig};
+use object_store::{BackoffConfig, ClientOptions, RetryConfig};
+use reqwest::Certificate;
 
+use self::client::Connector;
 use crate::error::{Error, Kind, Result};
 use crate::table::did_you_mean;
 use crate::tls::is_distrust;
@@ -68,14 +72,12 @@ impl Location {
         }
         // Who writes http:// into an address has said that he means it.
         let is_plain = builder.get_config_value(&AmazonS3ConfigKey::Endpoint).is_some_and(|url| url.starts_with("http://"));
-        let mut client =
+        let client =
             ClientOptions::new().with_allow_http(is_plain).with_connect_timeout(CONNECT_TIMEOUT).with_timeout(REQUEST_TIMEOUT);
-        for certificate in authorities(authority)? {
-            client = client.with_root_certificate(certificate);
-        }
+        let connector = Connector(authorities(authority)?);
         let (max_retries, retry_timeout) = (RETRIES_MAX, RETRY_TIMEOUT);
         let retry = RetryConfig { max_retries, retry_timeout, backoff: BackoffConfig::default() };
-        let built = builder.with_client_options(client).with_retry(retry).build();
+        let built = builder.with_client_options(client).with_http_connector(connector).with_retry(retry).build();
         let store = built.map_err(|cause| format!("'{}' cannot be reached with these settings: {cause}", self.location))?;
         Ok(Bucket { store: Arc::new(store), prefix: self.prefix.clone(), location: self.location.clone() })
     }
@@ -159,6 +161,8 @@ fn judge(cause: &object_store::Error, chain: &str) -> (Kind, &'static str) {
         (Kind::Denied, advice)
     } else if chain.contains("NoSuchBucket") {
         (Kind::Sql, ", since there is no such bucket; make it, or change the location")
+    } else if chain.contains("status code: 30") || chain.contains("redirect") {
+        (Kind::Denied, ", since it points elsewhere, which is not followed; check the region and the endpoint of the bucket")
     } else if is_distrust(cause) {
         let advice = ", since the server's certificate is not trusted for this host; check who vouches for it ('tls.ca', AWS_CA_BUNDLE) \
                       and the host's name";

@@ -131,7 +131,7 @@ const MAY: &[(Layer, &[Layer])] = &[
 const CRATES: &[(&str, &[&str])] = &[
     ("rdkafka", &["kafka", "source::kafka", "sink::kafka", "dead::kafka", "tool::generate"]),
     ("redis", &["sink::redis"]),
-    ("reqwest", &["registry::http", "sink::http", "tool::remote"]),
+    ("reqwest", &["registry::http", "s3", "sink::http", "tool::remote"]),
     ("tokio_postgres", &["postgres", "lookup::postgres", "source::postgres", "tool::generate"]),
     ("pgwire_replication", &["postgres", "lookup::postgres", "source::postgres"]),
     ("parquet", &["sink::files"]),

@@ -17,6 +17,7 @@ mod faults;
 mod fingerprint;
 mod generate;
 mod golden;
+mod hostile;
 mod http_sink;
 mod json_corpus;
 mod kafka_sink;
@@ -33,6 +34,7 @@ mod registry_sink;
 mod s3;
 mod shipped;
 mod support;
+mod threats;
 #[cfg(feature = "otlp")]
 mod traces;
 mod watched;

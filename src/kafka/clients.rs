@@ -33,6 +33,10 @@ const DEFAULTS: [(&str, &str); 5] = [
 /// How large a batch becomes: `batch.size`.
 pub(super) const BATCH_BYTES: usize = 256 << 10;
 
+/// What waits to be sent: `queue.buffering.max.kbytes`. A larger record would wait for room for ever. No broker of ordinary settings takes one,
+/// but packed, if it unpacks so well.
+pub(crate) const QUEUE_BYTES: usize = 65_536 << 10;
+
 /// What exactly-once and our bounds rest on, for the producer.
 pub(super) const PRODUCER: [(&str, &str); 10] = [
     ("enable.idempotence", "true"),

@@ -9,7 +9,7 @@ use rdkafka::consumer::Consumer as _;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseRecord, Producer as _};
 
-use super::clients::{self, BATCH_BYTES, Consumer, Producer, Watch};
+use super::clients::{self, BATCH_BYTES, Consumer, Producer, QUEUE_BYTES, Watch};
 use super::fence::Fence;
 use super::judge::Judge;
 use super::{ASK_TIMEOUT, Place, topic};
@@ -183,11 +183,14 @@ impl Session {
         Err(Error::new(Kind::Unreachable, sentence).because(error))
     }
 
-    /// Copies a record into the producer's queue; waits while that is full.
+    /// Copies a record into the producer's queue; waits while that is full, and refuses one that never fits.
     pub(crate) fn send(&self, mut record: BaseRecord<'_, [u8], [u8]>) -> KafkaResult<()> {
         let began = Instant::now();
         let (records, bytes) = self.queued.get();
         let of_this = record.key.map_or(0, <[u8]>::len) + record.payload.map_or(0, <[u8]>::len);
+        if of_this > QUEUE_BYTES {
+            return Err(KafkaError::MessageProduction(Code::MessageSizeTooLarge));
+        }
         self.queued.set((records + 1, bytes + of_this));
         loop {
             match self.producer.send(record) {

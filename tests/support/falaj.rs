@@ -66,6 +66,14 @@ impl Falaj {
         line.trim().strip_suffix("kB").unwrap().trim().parse::<u64>().unwrap() << 10
     }
 
+    /// How large a core dump of it may be: the soft and the hard limit. While it runs.
+    pub(crate) fn core_limit(&self) -> [String; 2] {
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", self.child.id())).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+        let mut words = line.split_whitespace().map(str::to_string);
+        [words.next().unwrap(), words.next().unwrap()]
+    }
+
     /// How many files and sockets it has open. While it runs.
     pub(crate) fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()

@@ -24,6 +24,8 @@ pub(super) enum Missing {
     Gone,
     /// It is a row of no single record (a window's).
     None,
+    /// Its original is larger than any that can be written; it stays where it is, for as long as the source keeps it.
+    TooLarge,
 }
 
 /// All headers of `letter`, after those of its original.
@@ -62,6 +64,7 @@ pub(super) fn of_letter(
     let missing = missing.map(|missing| match missing {
         Missing::Gone => ("falaj.dlq.original", "gone"),
         Missing::None => ("falaj.dlq.original", "none"),
+        Missing::TooLarge => ("falaj.dlq.original", "too_large"),
     });
     let schema_id = letter.schema_id.map(|id| id.to_string());
     let schema_id = schema_id.as_deref().map(|id| (SCHEMA_ID, id));

@@ -11,6 +11,7 @@ use crate::batch::DeadLetter;
 use crate::clock::Clock;
 use crate::error::{Error, Kind, Result};
 use crate::kafka::Session;
+use crate::kafka::clients::QUEUE_BYTES;
 
 /// Whose letters, and where to.
 #[derive(Debug)]
@@ -51,7 +52,11 @@ impl Letters {
                 continue;
             }
             let original = walk.find(partition, offset)?;
-            let missing = if original.is_none() { Some(Missing::Gone) } else { None };
+            let (original, missing) = match original {
+                None => (None, Some(Missing::Gone)),
+                Some(found) if found.key_len() + found.payload_len() > QUEUE_BYTES => (None, Some(Missing::TooLarge)),
+                found => (found, None),
+            };
             letters.iter().try_for_each(|letter| self.send(session, letter, original.as_ref(), missing, now_ms))?;
         }
         session.serve();

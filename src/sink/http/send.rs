@@ -249,8 +249,9 @@ async fn read(response: &mut Response) -> Vec<u8> {
     bytes
 }
 
+/// As one line that no terminal obeys: it goes to logs and to whoever looks at letters.
 fn quote(answer: &[u8]) -> String {
-    String::from_utf8_lossy(&answer[..answer.len().min(QUOTED_BYTES)]).into_owned()
+    String::from_utf8_lossy(&answer[..answer.len().min(QUOTED_BYTES)]).replace(char::is_control, " ")
 }
 
 fn dead_letter(body: &Body, row: usize, refusal: &Refusal) -> DeadLetter {

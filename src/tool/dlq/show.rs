@@ -56,7 +56,7 @@ pub(super) async fn run(args: ShowArgs) -> Result<()> {
 /// All of a letter, in lines.
 fn whole(letter: &Letter, payload_max: usize) -> String {
     let mut lines = vec![name(letter)];
-    let mut line = |name: &str, text: &str| lines.push(format!("  {name:<10}{text}"));
+    let mut line = |name: &str, text: &str| lines.push(format!("  {name:<10}{}", visible(text)));
     line("reason", &letter.message);
     line("failed", &time(letter.failed_ms));
     line("lane", &letter.lane);
