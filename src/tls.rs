@@ -42,13 +42,19 @@ fn wrong(path: &Path, what: &str, named_by: &str) -> Error {
 
 /// Whether the chain of `error` says that one side does not trust the other, which no waiting mends.
 pub fn is_distrust(error: &(dyn std::error::Error + 'static)) -> bool {
+    says(error, &["invalid peer certificate"]) || is_distrusted(error)
+}
+
+/// Whether it says that the other side does not trust us.
+pub fn is_distrusted(error: &(dyn std::error::Error + 'static)) -> bool {
+    says(error, &["alert: CertificateRequired", "alert: BadCertificate", "alert: UnknownCA"])
+}
+
+fn says(error: &(dyn std::error::Error + 'static), parts: &[&str]) -> bool {
     let mut cause = Some(error);
     while let Some(error) = cause {
         let said = error.to_string();
-        if ["invalid peer certificate", "alert: CertificateRequired", "alert: BadCertificate", "alert: UnknownCA"]
-            .iter()
-            .any(|part| said.contains(part))
-        {
+        if parts.iter().any(|part| said.contains(part)) {
             return true;
         }
         cause = error.source();

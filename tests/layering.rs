@@ -109,6 +109,7 @@ const ROOMS: &[(&str, Layer)] = &[
     ("web", Web),
     ("app", App),
     ("tool", Tool),
+    ("tool::generate", Tool),
     ("cli", Cli),
 ];
 
@@ -346,7 +347,9 @@ fn allowed(from: &str, layer: Layer, to: &str, target: Layer) -> bool {
         target == Client && layer == Adapter && (from.ends_with(&format!("::{to}")) || to == "s3" && below(from, "sink"));
     // A source's options name the type of its schemas, and a sink registers the schema of what it writes.
     let schemas = adapter && to == "registry";
-    may || own_port || own_core || writer || client || schemas
+    // What fills a database reaches it as what reads it does.
+    let filled = (from, to) == ("tool::generate", "postgres");
+    may || own_port || own_core || writer || client || schemas || filled
 }
 
 fn room_of(path: &str) -> Option<(&'static str, Layer)> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use reqwest::header::{ACCEPT, CONTENT_TYPE};
-use reqwest::{Client, RequestBuilder, StatusCode, Url};
+use reqwest::{Client, Identity, RequestBuilder, StatusCode, Url};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -75,7 +75,7 @@ struct Name {
 }
 
 impl HttpRegistry {
-    /// A client; connects when it is first asked. Reads the file of `registry.ca`.
+    /// A client; connects when it is first asked. Reads the files of `registry.ca`, `registry.cert` and `registry.key`.
     pub fn new(options: &RegistryOptions) -> Result<Self> {
         let wrong = |what: String| Error::new(Kind::Sql, what);
         let mut url =
@@ -84,13 +84,26 @@ impl HttpRegistry {
             path.pop_if_empty();
         }
         let mut client = Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        let read = |option: &str, file: &str| {
+            let unread = |cause| wrong(format!("the file of '{option}', {file}, cannot be read")).because(cause);
+            std::fs::read(file).map_err(unread)
+        };
         if let Some(file) = &options.ca {
-            let unread = |cause| wrong(format!("the file of 'registry.ca', {file}, cannot be read")).because(cause);
-            let pem = std::fs::read(file).map_err(unread)?;
+            let pem = read("registry.ca", file)?;
             let unlike = |cause| wrong(format!("the file of 'registry.ca', {file}, has no certificate in PEM")).because(cause);
             for certificate in reqwest::Certificate::from_pem_bundle(&pem).map_err(unlike)? {
                 client = client.add_root_certificate(certificate);
             }
+        }
+        if let Some((cert, key)) = &options.own {
+            let pem = [read("registry.key", key)?, read("registry.cert", cert)?].concat();
+            let unlike = |cause| {
+                let what = format!(
+                    "the files of 'registry.cert' and 'registry.key', {cert} and {key}, are no certificate and key in PEM"
+                );
+                wrong(what).because(cause)
+            };
+            client = client.identity(Identity::from_pem(&pem).map_err(unlike)?);
         }
         let client = client.build().map_err(|cause| Error::new(Kind::Bug, "no client could be made").because(cause))?;
         Ok(Self { client, url, login: options.login.clone() })
@@ -166,6 +179,13 @@ impl HttpRegistry {
     }
 
     fn away(&self, cause: reqwest::Error) -> Error {
+        if tls::is_distrusted(&cause) {
+            let text = format!(
+                "the schema registry at {} asks who we are: give 'registry.cert' and 'registry.key' that it knows, in PEM",
+                self.url
+            );
+            return Error::new(Kind::Denied, text).because(cause.without_url());
+        }
         if tls::is_distrust(&cause) {
             let text = format!(
                 "the certificate of the schema registry at {} is not trusted: give the file of its CA as 'registry.ca', in PEM",

@@ -17,6 +17,8 @@ pub struct RegistryOptions {
     pub id_bytes: usize,
     /// `registry.ca`: a PEM file with the certificates to trust beside the system's.
     pub ca: Option<String>,
+    /// `registry.cert` and `registry.key`: PEM files with who we are, for a registry that asks for a certificate, and the key that proves it.
+    pub own: Option<(String, String)>,
 }
 
 /// How we say who we are.
@@ -54,9 +56,18 @@ impl RegistryOptions {
                 Login::None
             }
         };
-        let ca = options.text("registry.ca").map(str::to_string);
+        let mut file = |name| options.text(name).map(str::to_string);
+        let (ca, cert, key) = (file("registry.ca"), file("registry.cert"), file("registry.key"));
+        if cert.is_some() != key.is_some() {
+            options.problem("the options 'registry.cert' and 'registry.key' go together");
+        }
+        if cert.is_some() && url.starts_with("http://") {
+            options.problem(
+                "the options 'registry.cert' and 'registry.key' are of no use: 'registry.url' asks for no TLS (https://)",
+            );
+        }
         let id_bytes = if options.one_of("registry.id_bytes", &["4", "8"]) == "8" { 8 } else { 4 };
-        Self { url, subject, login, id_bytes, ca }
+        Self { url, subject, login, id_bytes, ca, own: cert.zip(key) }
     }
 }
 

@@ -6,7 +6,7 @@ use tokio_postgres::{Client, NoTls};
 
 use super::keys::Keys;
 use super::services::Service;
-use crate::support::falaj::Falaj;
+use crate::support::falaj::{Falaj, command};
 use crate::support::project::Project;
 
 const PASSWORD: &str = "s3cret-of-the-test";
@@ -116,6 +116,26 @@ async fn postgres_is_read_with_tls_and_a_password_or_a_certificate_and_what_is_w
         project.finish().await;
     }
     drop(server.admin);
+}
+
+#[tokio::test]
+async fn postgres_is_filled_by_generate_with_tls_and_a_certificate() {
+    let keys = Keys::make();
+    let server = Server::start(&keys).await;
+    let folder = tempfile::tempdir().unwrap();
+    let own = format!("&sslcert={}&sslkey={}", keys.text("client.pem"), keys.text("client.key"));
+    for (ca, own, expected) in
+        [("ca.pem", own.as_str(), ""), ("other.pem", &own, "do not trust each other"), ("ca.pem", "", "let us in")]
+    {
+        let ca = keys.text(ca);
+        let url = format!("postgres://falaj@localhost:{}/falaj?sslmode=verify-full&sslrootcert={ca}{own}", server.service.port);
+        let mut generate = command(folder.path(), &["generate", "--to", "postgres", "--events", "10", "--contents", "5"]);
+        let (status, said) = Falaj::start(generate.env("DATABASE_URL", url)).end();
+        assert_eq!(status.success(), expected.is_empty(), "{said}");
+        assert!(said.contains(expected), "{said}");
+    }
+    let filled = server.admin.query_one("SELECT count(*) FROM engagement_events", &[]).await.unwrap();
+    assert_eq!(filled.get::<_, i64>(0), 10);
 }
 
 fn rows(folder: &Path) -> Vec<String> {

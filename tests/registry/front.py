@@ -4,6 +4,7 @@ every answer's status on a line of its own.
   first=503,429  answers so first, and passes on only what comes later
   guids          has GUIDs, as Confluent's registry since version 8: the id as a number of 128 bits
   tls            speaks TLS with a certificate of a CA of its own, which is FOLDER/ca.pem; FOLDER/other.pem is another CA
+  mutual         the same, and asks for a certificate of that CA: FOLDER/client.pem with its key FOLDER/client.key; stranger.pem is another's
 """
 
 import datetime
@@ -20,7 +21,7 @@ import uuid
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 upstream, folder, *options = sys.argv[1:]
 folder = pathlib.Path(folder)
@@ -92,22 +93,40 @@ def certificate(subject, issuer, public, signer, extension):
     return builder.add_extension(extension, critical=False).sign(signer, hashes.SHA256())
 
 
+def private(key):
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
+def client(name, issuer, signer):
+    """A certificate for whoever asks, and its key, in files of that name."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    use = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+    made = certificate(subject, issuer, key.public_key(), signer, use)
+    (folder / f"{name}.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / f"{name}.key").write_bytes(private(key))
+
+
 def tls(socket):
-    authority("other.pem")
+    strangers = authority("other.pem")
     issuer, signer = authority("ca.pem")
+    client("client", issuer, signer)
+    client("stranger", *strangers)
     key = ec.generate_private_key(ec.SECP256R1())
     here = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
     own = certificate(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "front")]), issuer, key.public_key(), signer, here)
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    (folder / "front.pem").write_bytes(private + own.public_bytes(serialization.Encoding.PEM))
+    (folder / "front.pem").write_bytes(private(key) + own.public_bytes(serialization.Encoding.PEM))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "front.pem")
+    if "mutual" in options:
+        context.load_verify_locations(folder / "ca.pem")
+        context.verify_mode = ssl.CERT_REQUIRED
     return context.wrap_socket(socket, server_side=True, do_handshake_on_connect=False)
 
 
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Front)
 scheme = "http"
-if "tls" in options:
+if "tls" in options or "mutual" in options:
     server.socket, scheme = tls(server.socket), "https"
 print(f"{scheme}://127.0.0.1:{server.server_port}", flush=True)
 server.serve_forever()

@@ -127,6 +127,36 @@ async fn a_registry_behind_tls_is_trusted_by_its_ca_alone() {
 }
 
 #[tokio::test]
+async fn a_registry_that_asks_for_a_certificate_is_shown_ours() {
+    let front = Front::start(&["mutual"]);
+    let own = |name: &str| {
+        let file = |end: &str| front.path(&format!("{name}.{end}"));
+        format!(", 'registry.cert' '{}', 'registry.key' '{}'", file("pem"), file("key"))
+    };
+    let ca = format!(", 'registry.ca' '{}'", front.path("ca.pem"));
+    let setup = setup(&front, &format!("{ca}{}", own("client"))).await;
+    setup.project.run_until_latest(UNUSED);
+    assert_eq!(ids(&setup), [json!(1), json!(2)]);
+
+    let asks = ["the schema registry at", "asks who we are: give 'registry.cert' and 'registry.key'"];
+    let mut had = own("client");
+    for (has, code, says) in [
+        (own("stranger"), 1, &asks[..]),
+        (String::new(), 1, &asks),
+        (own("nobody"), 78, &["the file of 'registry.key',", "nobody.key, cannot be read"]),
+        (format!(", 'registry.cert' '{}'", front.path("client.pem")), 78, &["'registry.cert' and 'registry.key' go together"]),
+    ] {
+        // What stands behind the CA is taken out, and the next put in.
+        setup.project.replace("tables", &format!("{ca}{had}"), &format!("{ca}{has}"));
+        had = has;
+        write(&setup);
+        let said = refuses(&setup, code, says);
+        assert!(setup.dead().is_empty(), "{said}");
+    }
+    setup.finish().await;
+}
+
+#[tokio::test]
 async fn records_that_name_their_schema_in_a_header_are_read_by_its_guid() {
     let front = Front::start(&["guids"]);
     let mut avro_setup = Setup::new("avro", "(id BIGINT)", "id BIGINT", "id", &front.url).await;

@@ -268,7 +268,8 @@ async fn a_registry_that_is_none_or_lets_nobody_in_stops_the_start_with_a_senten
 async fn a_schema_is_registered_once_found_by_id_and_subject_and_refused_where_it_does_not_fit() {
     let url = needed("SCHEMA_REGISTRY_URL");
     let subject = format!("falaj-test-{}-value", uuid::Uuid::now_v7());
-    let options = RegistryOptions { url: url.clone(), subject: subject.clone(), login: Login::None, id_bytes: 4, ca: None };
+    let options =
+        RegistryOptions { url: url.clone(), subject: subject.clone(), login: Login::None, id_bytes: 4, ca: None, own: None };
     let registry = HttpRegistry::new(&options).unwrap();
     let schema = |kind: &str| Schema {
         schema_type: SchemaType::Avro,

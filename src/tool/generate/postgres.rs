@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use tokio_postgres::{Client, NoTls, Statement};
+use tokio_postgres::{Client, Statement};
 
 use super::{Content, Contents, Event, Generated, Job};
 use crate::error::{Error, Kind, Result};
+use crate::postgres::Address;
 
 /// Rows in one statement: enough to spread the round trip, little enough to stop quickly.
 const ROWS_MAX: usize = 2000;
@@ -49,17 +50,12 @@ pub(super) struct Database {
 impl Database {
     /// Connects to `url`, which is never repeated in an error: it may hold a password.
     pub(super) async fn connect(url: &str) -> Result<Self> {
-        let config: tokio_postgres::Config = url.parse().map_err(|_| {
-            Error::new(Kind::Usage, "the database URL cannot be read; it must be postgres://user@host:port/database")
-        })?;
+        let address =
+            Address::read(url).map_err(|wrong| Error::new(Kind::Usage, wrong.replace("option 'url'", "the database URL")))?;
         let unreachable =
             || Error::new(Kind::Unreachable, "Postgres does not let us in; is it running, and is DATABASE_URL right?");
-        let (client, connection) = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls))
-            .await
-            .map_err(|cause| unreachable().because(cause))?
-            .map_err(|cause| unreachable().because(cause))?;
-        // Ends with the client; what goes wrong comes back from the statement that it goes wrong in.
-        tokio::spawn(connection);
+        let connect = address.connect(|cause| unreachable().because(cause));
+        let client = tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(|cause| unreachable().because(cause))??;
         Ok(Self { client })
     }
 
