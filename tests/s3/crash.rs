@@ -54,7 +54,8 @@ async fn a_process_that_dies_with_its_checkpoint_and_its_files_in_a_bucket_loses
     run.project.run_until_latest(&run.receiver.url);
     let oracle = Oracle::new(&run.events[..run.sent], &run.contents);
     is_exact(&server, &oracle);
-    assert_eq!(server.uploads(), 1, "the one without a part that died before its note");
+    // The one that died before its note; and whatever `bigquery` had begun just so when another lane's turn to die came. None has a part.
+    assert!(server.uploads() >= 1 && server.uploads_with_parts() == 0, "{} uploads", server.uploads());
     boards::are_exact(&run.project, &oracle).await;
     run.project.finish().await;
 }

@@ -72,6 +72,11 @@ impl Server {
         self.python(UPLOADS, &[]).trim().parse().unwrap()
     }
 
+    /// How many of those have something in them, which costs money for as long as it stays.
+    pub(crate) fn uploads_with_parts(&self) -> usize {
+        self.python(UPLOADS_WITH_PARTS, &[]).trim().parse().unwrap()
+    }
+
     fn python(&self, program: &str, args: &[&str]) -> String {
         let (port, (key, secret)) = (self.port.to_string(), &self.login);
         let program = format!("{CLIENT}{program}");
@@ -129,4 +134,9 @@ for found in objects(args[0]):
 ";
 const UPLOADS: &str = "
 print(len(s3.list_multipart_uploads(Bucket=bucket).get('Uploads', [])))
+";
+const UPLOADS_WITH_PARTS: &str = "
+uploads = s3.list_multipart_uploads(Bucket=bucket).get('Uploads', [])
+parts = lambda upload: s3.list_parts(Bucket=bucket, Key=upload['Key'], UploadId=upload['UploadId']).get('Parts', [])
+print(sum(1 for upload in uploads if parts(upload)))
 ";
