@@ -38,7 +38,7 @@ pub struct Epoch<'a> {
 /// The parts of the epoch that a lane is at: nothing, where there are no traces.
 #[cfg(not(feature = "otlp"))]
 #[derive(Debug, Default)]
-pub struct Parts;
+pub struct Parts(());
 
 #[cfg(not(feature = "otlp"))]
 impl Parts {
