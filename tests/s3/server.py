@@ -7,6 +7,7 @@ other, so that a conditional PUT is decided as S3 decides it: moto looks and wri
 """
 
 import argparse
+import io
 import os
 import ssl
 import sys
@@ -34,6 +35,9 @@ app = DomainDispatcherApplication(create_backend_app)
 
 
 def serve(environ, start_response):
+    # A client that is stopped in the middle of its body holds up nobody else.
+    length = int(environ.get("CONTENT_LENGTH") or 0)
+    environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(length))
     with one_by_one:
         return list(app(environ, start_response))
 
