@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -21,7 +20,7 @@ const EPOCHS_MAX: u64 = 20_000;
 async fn a_claim_wins_against_a_process_that_is_at_work() {
     for place in Place::all() {
         let (mut log, _) = claim(&place.open(), Needs::State).await.unwrap();
-        let pause = Duration::from_millis(if place.kind == "s3" { 5 } else { 1 });
+        let pause = place.pause();
         let work = tokio::spawn(async move {
             // Not for ever: it would outlive a claim that fails, and fill the memory.
             for epoch in 1..EPOCHS_MAX {

@@ -1,7 +1,6 @@
 //! A lane that is handed over to a backfill's result, over every store.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::super::CheckpointStore;
 use super::super::fork;
@@ -172,13 +171,14 @@ async fn whoever_drove_a_lane_is_known_even_when_it_was_at_work() {
     for (place, other) in Place::all().iter().zip(&Place::all()) {
         let (live, mut log, _own) = driven(place, other).await;
         let before = log.writer().incarnation;
+        let pause = place.pause();
         let work = tokio::spawn(async move {
-            // Not for ever, and not faster than a disk: see the claims against a process at work.
+            // Not for ever, and not faster than a lane: see the claims against a process at work.
             for epoch in 5..20_000 {
                 if log.append(vec![Entry::Intent(intent(epoch)), Entry::Commit { epoch }]).await.is_err() {
                     return epoch - 1;
                 }
-                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::sleep(pause).await;
             }
             panic!("nobody stopped the lane");
         });

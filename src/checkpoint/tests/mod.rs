@@ -11,6 +11,7 @@ mod server;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::CheckpointStore;
 use super::lane_log::LaneLog;
@@ -44,6 +45,11 @@ impl Place {
 
     fn of(kind: &str) -> Self {
         Self::all().into_iter().find(|place| place.kind == kind).unwrap()
+    }
+
+    /// How long a lane rests between two records: as long as a disk takes for an fsync, and over a network its linger.
+    fn pause(&self) -> Duration {
+        Duration::from_millis(if self.kind == "s3" { 20 } else { 1 })
     }
 
     fn open(&self) -> Arc<dyn CheckpointStore> {
