@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::lane::BackfillLane;
-pub use self::plan::{Asked, Bound, Plan, Planned, PlannedLane, Way, plan, put_away};
+pub use self::plan::{Asked, Bound, Plan, Planned, PlannedLane, Way, folder, plan, put_away};
 use self::plan::{Stores, files_of, outbox, writer};
 use super::sources::OpenSource;
 use super::{Run, all_ended, lookups};

@@ -103,7 +103,7 @@ pub async fn run(args: BackfillArgs, stop: watch::Receiver<bool>) -> Result<()> 
         println!("stopped; the same command goes on");
         return Ok(());
     }
-    backfill::put_away(&project).await?;
+    put_away(&project).await?;
     for (lane, of) in &planned.plan.lanes {
         println!("{lane}: {}", ended(&planned, lane, of.way));
     }
@@ -112,7 +112,7 @@ pub async fn run(args: BackfillArgs, stop: watch::Receiver<bool>) -> Result<()> 
 
 async fn cancel(project: &Project) -> Result<()> {
     let (went_on, handed_over) = backfill::cancel(project).await?;
-    backfill::put_away(project).await?;
+    put_away(project).await?;
     for lane in went_on {
         println!("{lane}: goes on as it was");
     }
@@ -181,6 +181,17 @@ fn ended(planned: &Planned, lane: &str, way: Way) -> String {
         _ if planned.plan.asked.hands_over() => "the new result is in the place of the old one".to_string(),
         _ => "all rows were sent".to_string(),
     }
+}
+
+/// Deletes the checkpoint of a backfill that is over, and the folders that are empty then; one that stays does no harm.
+async fn put_away(project: &Project) -> Result<()> {
+    backfill::put_away(project).await?;
+    let Some(folder) = backfill::folder(project) else { return Ok(()) };
+    for inside in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+        let _ = std::fs::remove_dir(inside.path());
+    }
+    let _ = std::fs::remove_dir(&folder);
+    Ok(())
 }
 
 #[cfg(test)]

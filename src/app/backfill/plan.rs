@@ -130,6 +130,12 @@ fn place(project: &Project) -> Place {
     Place(format!("{}/{FOLDER}", project.settings().checkpoint.0.trim_end_matches('/')))
 }
 
+/// The folder of the backfill's own checkpoint, if it is in one.
+pub fn folder(project: &Project) -> Option<PathBuf> {
+    let place = place(project);
+    (!place.is_in_bucket()).then(|| PathBuf::from(place.0))
+}
+
 /// Deletes the checkpoint of a backfill that is over. The plan goes first: without it nothing is under way.
 pub async fn put_away(project: &Project) -> Result<()> {
     let own = checkpoint_at(&place(project))?;

@@ -14,7 +14,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use super::*;
 use crate::table::TableDef;
 
-const WAIT: Duration = Duration::from_secs(20);
+const WAIT: Duration = Duration::from_secs(60);
 
 fn table(options: &[(&str, &str)]) -> TableDef {
     TableDef {
